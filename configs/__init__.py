@@ -1,0 +1,1 @@
+"""Configurations: YAML files that hold what differs from the defaults beside the code that they configure."""

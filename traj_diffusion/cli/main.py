@@ -1,0 +1,33 @@
+"""The `traj-diffusion` command. Heavy imports happen inside the verbs, so that `--help` is instant."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from traj_diffusion import __version__
+from traj_diffusion.errors import TrajDiffusionError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="traj-diffusion")
+def cli() -> None:
+    """Realistic, varied traffic for any driving simulator.
+
+    Exit codes: 0 done; 1 the work ran and its verdict is no; 2 bad input or usage.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; an error that a user can act on becomes one line on stderr and exit code 2."""
+    try:
+        sys.exit(cli.main(args=arguments, prog_name="traj-diffusion", standalone_mode=False))
+    except TrajDiffusionError as error:
+        click.echo(f"traj-diffusion: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("traj-diffusion: stopped", err=True)
+        sys.exit(130)

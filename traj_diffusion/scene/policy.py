@@ -1,0 +1,96 @@
+"""What can drive agents: the `Policy` protocol, and what passes between a policy and the loop that asks it.
+
+A policy keeps no memory of an episode. All that it needs comes with each `PlanRequest`, and what it wants to know
+the next time goes into `Plan.memory`; so forking and many worlds side by side need no care.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
+
+from traj_diffusion.scene.scene import Scene
+
+
+@dataclass(frozen=True)
+class WorldState:
+    """What R worlds look like at one tick. The worlds share their agents and their signals, not their states.
+
+    The H history steps end with the present one. Where `valid` is False an agent was not there, or not seen.
+    """
+
+    agent_id: Int64[np.ndarray, " A"]
+    kind: UInt8[np.ndarray, " A"]
+    size: Float32[np.ndarray, "A 3"]
+    position: Float64[np.ndarray, "R A H 3"]
+    heading: Float32[np.ndarray, "R A H"]
+    velocity: Float32[np.ndarray, "R A H 2"]
+    valid: Bool[np.ndarray, "R A H"]
+    light_lane: Int64[np.ndarray, " S"]
+    light_stop: Float64[np.ndarray, "S 3"]
+    light_state: UInt8[np.ndarray, "R S"]
+    light_observed: Bool[np.ndarray, "R S"]
+    dt: float
+
+    @property
+    def worlds(self) -> int:
+        """Number of worlds R."""
+        return self.valid.shape[0]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """K joint futures of all agents of R worlds, F steps of `dt` from the tick they were sampled at (excluded)."""
+
+    position: Float64[np.ndarray, "R K A F 3"]
+    heading: Float32[np.ndarray, "R K A F"]
+    velocity: Float32[np.ndarray, "R K A F 2"]
+    log_weight: Float32[np.ndarray, "R K"]
+    dt: float
+    memory: Any = None
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """One question to a policy: K joint futures from this state.
+
+    Randomness is keyed by (seed, world, agent id, tick, future), so that more futures, worlds or workers leave the
+    first ones as they were. `world` numbers the R worlds of this state among all that are run.
+    """
+
+    context: Any
+    state: WorldState
+    futures: int
+    tick: int
+    seed: int
+    world: Int32[np.ndarray, " R"]
+    previous: Plan | None = None
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Anything that can drive agents.
+
+    `encode` is called once per map and may take long; `plan` is called at every replanning. Neither may change the
+    policy. A plan covers every agent of the state, in its order; an agent whose present step is invalid may get any
+    finite future. `plan` must not depend on anything but its request.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name for tables and provenance."""
+        ...
+
+    @property
+    def history_steps(self) -> int:
+        """How many steps of history a request must hold, the present one included."""
+        ...
+
+    def encode(self, scene: Scene) -> Any:
+        """Return whatever the policy wants to remember of a scene: its map, the routes of its agents."""
+        ...
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """Return K joint futures."""
+        ...
