@@ -57,6 +57,6 @@ def check_scene(scene: Scene) -> Scene:
     return scene
 
 
-def _require(scene: Scene, condition: bool, otherwise: str) -> None:
+def _require(scene: Scene, condition: bool | np.bool, otherwise: str) -> None:
     if not condition:
         raise BadScene(f"scene {scene.id}: {otherwise}")
