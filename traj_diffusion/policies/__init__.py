@@ -1,0 +1,26 @@
+"""Everything that can drive an agent."""
+
+from collections.abc import Callable, Mapping
+
+from traj_diffusion.errors import BadConfig
+from traj_diffusion.policies.diffusion import DiffusionPolicy, load_model
+from traj_diffusion.policies.simple import ConstantVelocity, Stationary
+from traj_diffusion.scene import Policy
+
+BASELINES: Mapping[str, Callable[[], Policy]] = {
+    "constant_velocity": ConstantVelocity,
+    "stationary": Stationary,
+}
+
+
+def load_policy(name: str) -> Policy:
+    """Return a baseline by its name, or the diffusion policy of a bundled checkpoint or a checkpoint file."""
+    if name in BASELINES:
+        return BASELINES[name]()
+    try:
+        return load_model(name)
+    except ValueError as error:
+        raise BadConfig(f"{error}; baselines: {', '.join(BASELINES)}") from error
+
+
+__all__ = ["BASELINES", "ConstantVelocity", "DiffusionPolicy", "Stationary", "load_model", "load_policy"]
