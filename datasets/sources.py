@@ -15,7 +15,7 @@ from types import ModuleType
 from traj_diffusion.errors import BadFile
 from traj_diffusion.scene import Scene
 
-READERS = ("archive", "womd")
+READERS = ("archive", "womd", "gpudrive")
 BUNDLED = "bundled"
 HEAD_BYTES = 64 * 2**10
 MAX_LIST_BYTES = 64 * 2**20

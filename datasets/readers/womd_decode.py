@@ -178,7 +178,7 @@ def _count(data, counts, fault):
         field, wire, at = read_key(data, at, end)
         if at < 0:
             break
-        if field == TRACKS or field == FEATURES or field == LIGHT_STEPS or field == PREDICT:
+        if field in (TRACKS, FEATURES, LIGHT_STEPS, PREDICT):
             if wire != SPAN:
                 at = WRONG_TYPE
                 break
@@ -486,7 +486,7 @@ def _fill(
         field, wire, at = read_key(data, at, end)
         if at < 0:
             break
-        if field == TRACKS or field == FEATURES or field == LIGHT_STEPS or field == PREDICT:
+        if field in (TRACKS, FEATURES, LIGHT_STEPS, PREDICT):
             first, stop = read_span(data, at, end)
             at = stop
             if field == TRACKS:
@@ -536,7 +536,7 @@ def _fill(
                 break
             scalars[0], at = read_span(data, at, end)
             scalars[1] = at
-        elif field == CURRENT or field == SDC:
+        elif field in (CURRENT, SDC):
             if wire != VARINT:
                 at = WRONG_TYPE
                 break
