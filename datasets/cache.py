@@ -1,13 +1,14 @@
 """Scenes packed for training: fixed shapes, one memory-mapped array per field, and an index that says what they are."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from traj_diffusion.datasets.conditioning import PIECE_POINTS, cut_map, light_poses, light_rows, route_codes
+from traj_diffusion.datasets.sources import list_sources, read_scenes
 from traj_diffusion.errors import BadFile
 from traj_diffusion.scene import Scene
 from traj_diffusion.scene.archive import atomic_path
@@ -128,6 +129,14 @@ def write_cache(
     with atomic_path(out / "index.json") as temporary:
         temporary.write_text(json.dumps(index), encoding="utf-8")
     return len(ids)
+
+
+def prepare_cache(sources: Sequence[str], out: Path, progress: Callable[[int], None]) -> str:
+    """Pack the scenes of all sources into one cache and return a line that says what it holds."""
+    entries = [entry for source in sources for entry in list_sources(source)]
+    count = sum(1 for _ in read_scenes(entries)) if any(entry.id is None for entry in entries) else len(entries)
+    held = write_cache(out, read_scenes(entries), count, progress=progress)
+    return f"{held} scenes of {len(entries)} files: {out}"
 
 
 class Cache:

@@ -77,7 +77,9 @@ def decode(
     """
     low, high = _table(kind, "forward", 0)[..., None], _table(kind, "forward", 1)[..., None]
     side = _table(kind, "sideways")[..., None]
-    forward = action[..., 0].clamp(_table(kind, "acceleration", 0)[..., None], _table(kind, "acceleration", 1)[..., None])
+    forward = action[..., 0].clamp(
+        _table(kind, "acceleration", 0)[..., None], _table(kind, "acceleration", 1)[..., None]
+    )
     lateral = _bounded(action[..., 2], _table(kind, "side_acceleration")[..., None])
 
     time = torch.arange(1, STEPS_PER_KNOT + 1, device=action.device, dtype=action.dtype) * DT

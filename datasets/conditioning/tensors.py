@@ -94,7 +94,9 @@ def history_features(
     place = to_local(position, now, facing)
     turn = heading - facing
     pace = rotate(velocity, -facing)
-    features = torch.cat([place, turn.cos()[..., None], turn.sin()[..., None], pace, torch.ones_like(place[..., :1])], -1)
+    features = torch.cat(
+        [place, turn.cos()[..., None], turn.sin()[..., None], pace, torch.ones_like(place[..., :1])], -1
+    )
     return features * valid[..., None]
 
 
@@ -158,4 +160,3 @@ def light_rows(features: Map, lane_id: np.ndarray) -> np.ndarray:
     lanes = features.rows(MapKind.LANE)
     row_of = dict(zip(features.id[lanes].tolist(), lanes.tolist(), strict=True))
     return np.array([row_of.get(int(lane), -1) for lane in lane_id], np.int64)
-

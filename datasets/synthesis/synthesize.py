@@ -80,9 +80,7 @@ def _attempt(
         windows += find_windows(rng, tracks, turn * (STEPS + 10), -(-SCENES_PER_NETWORK // ROUNDS) + 1)
     if len(windows) < SCENES_PER_NETWORK:
         return None
-    return [
-        cut_scene(scene_name(seed, number, i), windows[i], tracks, network, roads, demand.route) for i in wanted
-    ]
+    return [cut_scene(scene_name(seed, number, i), windows[i], tracks, network, roads, demand.route) for i in wanted]
 
 
 def _build_network(layout: Layout, folder: Path) -> Path:

@@ -26,7 +26,9 @@ class Window:
     agents: Int64[np.ndarray, " n"]  # rows of the tracks
 
 
-def cut_scene(scene_id: str, window: Window, tracks: Tracks, network: Network, roads: RoadMap, routes: dict[str, list[str]]) -> Scene:
+def cut_scene(
+    scene_id: str, window: Window, tracks: Tracks, network: Network, roads: RoadMap, routes: dict[str, list[str]]
+) -> Scene:
     """Return one window as a scene."""
     steps = slice(window.first, window.first + STEPS)
     rows = window.agents
@@ -57,7 +59,9 @@ def cut_scene(scene_id: str, window: Window, tracks: Tracks, network: Network, r
     )
     driven = []
     for row in rows:
-        lanes = planned_rows(tracks.row[row, steps], tracks.passed[row, steps], routes.get(tracks.name[row]), network, roads)
+        lanes = planned_rows(
+            tracks.row[row, steps], tracks.passed[row, steps], routes.get(tracks.name[row]), network, roads
+        )
         driven.append(_first_stretch(kept[np.array(lanes, np.int64)]))
     origin = np.array([Origin.RECORDED if lanes else Origin.ABSENT for lanes in driven], np.uint8)
     return check_scene(

@@ -152,10 +152,7 @@ class DiffusionPolicy:
     ) -> tuple[Float64[np.ndarray, "W K A F 3"], Float32[np.ndarray, "W K A F"], Float32[np.ndarray, "W K A F 2"]]:
         state, context = request.state, request.context
         c = Conditioning(
-            **{
-                name: value[worlds] if value.shape[0] == state.worlds else value
-                for name, value in vars(c).items()
-            }
+            **{name: value[worlds] if value.shape[0] == state.worlds else value for name, value in vars(c).items()}
         )
         prepared = self.model.encode(c, context.tensors, context.tokens)
 

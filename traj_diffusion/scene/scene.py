@@ -104,9 +104,7 @@ class Lights:
     def __len__(self) -> int:
         return len(self.lane_id)
 
-    def last_seen(
-        self, now: int
-    ) -> tuple[Float64[np.ndarray, "S 3"], UInt8[np.ndarray, " S"], Bool[np.ndarray, " S"]]:
+    def last_seen(self, now: int) -> tuple[Float64[np.ndarray, "S 3"], UInt8[np.ndarray, " S"], Bool[np.ndarray, " S"]]:
         """Return stop point and state of each light when it was last observed up to step `now`, and whether it ever was."""
         seen = self.observed[:, : now + 1]
         ever = np.any(seen, axis=1)

@@ -41,7 +41,9 @@ class TrainState:
                     tensors[f"{moment}.{name}"] = self.optimiser.state[parameter][moment]
         header = {"step": self.step, "seconds": self.seconds, "config": asdict(config)}
         with atomic_path(folder / FILE) as temporary:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, {"header": json.dumps(header)})
+            save_file(
+                {name: value.contiguous() for name, value in tensors.items()}, temporary, {"header": json.dumps(header)}
+            )
 
     def load(self, folder: Path, config: TrainConfig) -> None:
         """Take up what `save` wrote. Raises BadCheckpoint where it belongs to another configuration."""
