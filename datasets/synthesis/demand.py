@@ -44,7 +44,7 @@ def draw_demand(rng: np.random.Generator, network: Network, until: float) -> Dem
     rides += [(AgentKind.CYCLIST, t) for t in _departures(rng, cyclists, until)]
     trips: list[tuple[float, str]] = []
     for i, (kind, time) in enumerate(rides):
-        route = _walk(rng, network, drivable[rng.choice(len(drivable), p=weight)], rng.uniform(400, 2000), length)
+        route = _walk(rng, network, drivable[rng.choice(len(drivable), p=weight)], rng.uniform(800, 2500), length)
         name = f"{'v' if kind == AgentKind.VEHICLE else 'b'}{i}"
         style = f"car{rng.integers(TYPES)}" if kind == AgentKind.VEHICLE else f"bike{rng.integers(TYPES // 4)}"
         demand.kind[name], demand.route[name], demand.size[name] = kind, route, demand.size[style]

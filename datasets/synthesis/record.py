@@ -1,16 +1,17 @@
 """A SUMO run as arrays: where everyone is at each step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
 
 from traj_diffusion.datasets.synthesis.demand import Demand
+from traj_diffusion.datasets.synthesis.parking import Parked
 from traj_diffusion.datasets.synthesis.roadmap import RoadMap
 from traj_diffusion.datasets.synthesis.tools import require_libsumo
 from traj_diffusion.errors import HostError
-from traj_diffusion.scene import LightState
+from traj_diffusion.scene import AgentKind, LightState
 
 DT = 0.1
 STATES = {
@@ -40,6 +41,23 @@ class Tracks:
     row: Int64[np.ndarray, "N T"]  # of the map's lane, -1 off the lanes
     passed: Int64[np.ndarray, "N T"]  # edges of its route that a vehicle has behind it
     lights: UInt8[np.ndarray, "S T"]  # LightState
+
+
+def with_parked(tracks: Tracks, parked: Parked) -> Tracks:
+    """Return the tracks followed by those of parked cars, which are there at all steps."""
+    count, steps = len(parked.heading), tracks.valid.shape[1]
+    return replace(
+        tracks,
+        name=(*tracks.name, *(f"parked{i}" for i in range(count))),
+        kind=np.concatenate([tracks.kind, np.full(count, AgentKind.VEHICLE, np.uint8)]),
+        size=np.concatenate([tracks.size, parked.size]),
+        centre=np.concatenate([tracks.centre, np.repeat(parked.centre[:, None], steps, 1)]),
+        heading=np.concatenate([tracks.heading, np.repeat(parked.heading[:, None], steps, 1)]),
+        speed=np.concatenate([tracks.speed, np.zeros((count, steps))]),
+        valid=np.concatenate([tracks.valid, np.ones((count, steps), bool)]),
+        row=np.concatenate([tracks.row, np.full((count, steps), -1)]),
+        passed=np.concatenate([tracks.passed, np.zeros((count, steps), np.int64)]),
+    )
 
 
 def record(
@@ -111,7 +129,7 @@ def _tracks(
     valid[who, step] = True
     heading = np.pi / 2 - np.deg2rad(dense[..., 2])
     ahead = np.stack([np.cos(heading), np.sin(heading)], -1)
-    to_centre = np.where(kind == 2, 0.0, size[:, 0] / 2)[:, None, None]
+    to_centre = np.where(kind == AgentKind.PEDESTRIAN, 0.0, size[:, 0] / 2)[:, None, None]
     lights = [
         [STATES.get(states[light.program][light.index], LightState.UNKNOWN) for states in shown]
         for light in roads.signals

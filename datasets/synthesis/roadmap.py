@@ -1,5 +1,7 @@
 """The map of a network as WOMD would have recorded it: points every 0.5 m, features cut into pieces."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +10,11 @@ from jaxtyping import Float64
 
 from traj_diffusion.datasets.synthesis.network import NetLane, Network
 from traj_diffusion.geometry import arc_length, resample
-from traj_diffusion.scene import Csr, EdgeType, LaneType, Links, LineType, Map, MapKind, Origin
+from traj_diffusion.scene import Csr, EdgeType, LaneType, LineType, Links, Map, MapKind, Origin
 
 SPACING = 0.5  # m between points
 PIECE = 40.0  # m, how long a feature gets before it is cut
+ISLAND = 30.0  # m², smaller gaps between lanes are paved
 SHOULDER = 0.3  # m of asphalt beside the outermost lane
 
 
@@ -59,8 +62,8 @@ class _Features:
         return len(self.kind) - 1
 
 
-def build_map(network: Network) -> RoadMap:
-    """Return the map of a network."""
+def build_map(network: Network, drivable: shapely.Geometry, driveways: Sequence[np.ndarray] = ()) -> RoadMap:
+    """Return the map of a network, with the ground for vehicles and the driveways [4, 2] given."""
     found = _Features()
     lines = {name: evenly(lane.shape) for name, lane in network.lanes.items() if lane.cars or lane.bicycles}
     rows = {}
@@ -73,18 +76,21 @@ def build_map(network: Network) -> RoadMap:
         rows[name] = range(pieces[0], pieces[-1] + 1)
     controls: dict[int, list[int]] = {}
     _add_road_lines(found, network, lines)
-    drivable = drivable_area(network)
     for line in road_edges(drivable, network):
         for piece in cut(evenly(line)):
             found.add(MapKind.ROAD_EDGE, EdgeType.BOUNDARY, piece)
     for _, corners in network.crossings:
         found.add(MapKind.CROSSWALK, 0, corners)
+    for corners in driveways:
+        found.add(MapKind.DRIVEWAY, 0, corners)
     for name in sorted({c.source for c in network.connections if c.state in ("s", "w") and c.source in rows}):
         line, width = lines[name], network.lanes[name].width
         heading = line[-1] - line[-2]
         right = np.array([heading[1], -heading[0]]) / max(float(np.linalg.norm(heading)), 1e-9)
         sign = found.add(MapKind.STOP_SIGN, 0, (line[-1] + right * (width / 2 + 0.8))[None])
-        controls[sign] = [rows[name][-1]]
+        # WOMD ties a stop sign to the lanes that begin at its line, as it does with signals.
+        vias = [c.via for c in network.after[name] if c.via in rows and c.state in ("s", "w")]
+        controls[sign] = [rows[via][0] for via in vias if via is not None]
     signals = tuple(
         Signal(*connection.signal, rows[connection.via][0], lines[connection.via][0])
         for connection in network.connections
@@ -110,7 +116,7 @@ def cut(line: Float64[np.ndarray, "P 2"]) -> list[Float64[np.ndarray, "q 2"]]:
     """Return a line in pieces of about equal length of at most PIECE; each starts where the one before ends."""
     pieces = max(int(np.ceil((len(line) - 1) * SPACING / PIECE)), 1)
     at = np.linspace(0, len(line) - 1, pieces + 1).astype(int)
-    return [line[start : end + 1] for start, end in zip(at[:-1], at[1:], strict=True)]
+    return [line[start : end + 1] for start, end in itertools.pairwise(at)]
 
 
 def offset(line: Float64[np.ndarray, "P 2"], left: float) -> Float64[np.ndarray, "P 2"]:
@@ -127,7 +133,21 @@ def drivable_area(network: Network) -> shapely.Geometry:
     widths = np.array([lane.width / 2 + SHOULDER for lane in lanes])
     strips = shapely.buffer(lines, widths, cap_style="flat", join_style="mitre", mitre_limit=2.0)
     # Closing by 3 m joins the corners of a junction into the curve that a kerb has.
-    return shapely.buffer(shapely.buffer(shapely.union_all(strips), 3.0), -3.0)
+    whole = shapely.buffer(shapely.buffer(shapely.union_all(strips), 3.0), -3.0)
+    return shapely.union_all(
+        [
+            shapely.Polygon(part.exterior, [hole for hole in part.interiors if shapely.Polygon(hole).area > ISLAND])
+            for part in shapely.get_parts(whole)
+        ]
+    )
+
+
+def with_lots(drivable: shapely.Geometry, lots: Sequence[np.ndarray]) -> shapely.Geometry:
+    """Return the ground for vehicles with parking lots [4, 2] and their ways in added."""
+    if not lots:
+        return drivable
+    whole = shapely.union_all([drivable, *shapely.polygons(np.stack(lots))])
+    return shapely.buffer(shapely.buffer(whole, 0.5), -0.5)
 
 
 def road_edges(drivable: shapely.Geometry, network: Network) -> list[Float64[np.ndarray, "P 2"]]:
@@ -197,7 +217,7 @@ def _links(network: Network, rows: dict[str, range], controls: dict[int, list[in
             predecessors[after].append(before)
 
     for pieces in rows.values():
-        for before, after in zip(pieces[:-1], pieces[1:], strict=True):
+        for before, after in itertools.pairwise(pieces):
             join(before, after)
     for connection in network.connections:
         after = connection.via or connection.target
@@ -205,7 +225,7 @@ def _links(network: Network, rows: dict[str, range], controls: dict[int, list[in
             join(rows[connection.source][-1], rows[after][0])
     for edge in network.ends:
         lanes = [name for name in network.edges[edge] if name in rows]
-        for one, other in zip(lanes[:-1], lanes[1:], strict=True):
+        for one, other in itertools.pairwise(lanes):
             for at, row in enumerate(rows[one]):
                 beside = rows[other][min(at * len(rows[other]) // len(rows[one]), len(rows[other]) - 1)]
                 left[row].append(beside)

@@ -29,7 +29,7 @@ def planned_rows(
 
 
 def _bridge(start: int, target: int, roads: RoadMap) -> list[int]:
-    """Return the rows after `start` up to `target`: usually only that, more where a fast vehicle skipped a short lane."""
+    """Return the rows after `start` up to `target`: usually only that, more where a short lane was skipped."""
     links = roads.features.links
     queue: deque[tuple[int, tuple[int, ...]]] = deque([(start, ())])
     seen = {start}

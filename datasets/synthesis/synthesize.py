@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from traj_diffusion.datasets.synthesis.demand import draw_demand
-from traj_diffusion.datasets.synthesis.layouts import Layout, draw_layout
+from traj_diffusion.datasets.synthesis.layouts import Layout
+from traj_diffusion.datasets.synthesis.motion import humanise
 from traj_diffusion.datasets.synthesis.network import read_network
-from traj_diffusion.datasets.synthesis.record import DT, record
-from traj_diffusion.datasets.synthesis.roadmap import build_map
+from traj_diffusion.datasets.synthesis.parking import draw_parked
+from traj_diffusion.datasets.synthesis.record import DT, record, with_parked
+from traj_diffusion.datasets.synthesis.roadmap import build_map, drivable_area, with_lots
 from traj_diffusion.datasets.synthesis.tools import netconvert
+from traj_diffusion.datasets.synthesis.towns import draw_layout
 from traj_diffusion.datasets.synthesis.windows import STEPS, cut_scene, find_windows
 from traj_diffusion.errors import HostError
 from traj_diffusion.scene import Scene
@@ -52,7 +55,7 @@ def network_scenes(seed: int, number: int, wanted: Sequence[int], net_file: Path
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([seed, number, attempt])
         try:
-            found = _attempt(rng, seed, number, wanted, net_file)
+            found = _attempt(rng, [seed, number, attempt], wanted, net_file)
         except HostError:
             if attempt + 1 == ATTEMPTS:
                 raise
@@ -63,32 +66,49 @@ def network_scenes(seed: int, number: int, wanted: Sequence[int], net_file: Path
 
 
 def _attempt(
-    rng: np.random.Generator, seed: int, number: int, wanted: Sequence[int], net_file: Path | None
+    rng: np.random.Generator, key: list[int], wanted: Sequence[int], net_file: Path | None
 ) -> list[Scene] | None:
     """Return the wanted windows of one simulation, or None if it is too quiet to hold SCENES_PER_NETWORK."""
     steps = ROUNDS * (STEPS + 10)
     with tempfile.TemporaryDirectory(prefix="traj-diffusion-") as folder:
         net = net_file or _build_network(draw_layout(rng), Path(folder))
         network = read_network(net)
-        roads = build_map(network)
+        drivable = drivable_area(network)
+        parked = draw_parked(rng, network, drivable)
+        roads = build_map(network, with_lots(drivable, parked.lots), parked.driveways)
         demand = draw_demand(rng, network, WARM_UP + steps * DT)
         route_file = Path(folder) / "r.rou.xml"
         route_file.write_text(demand.xml(), encoding="utf-8")
         tracks = record(net, route_file, demand, roads, WARM_UP, steps, int(rng.integers(2**31)))
+    tracks = with_parked(humanise(rng, tracks), parked)
     windows = []
     for turn in range(ROUNDS):
         windows += find_windows(rng, tracks, turn * (STEPS + 10), -(-SCENES_PER_NETWORK // ROUNDS) + 1)
     if len(windows) < SCENES_PER_NETWORK:
         return None
-    return [cut_scene(scene_name(seed, number, i), windows[i], tracks, network, roads, demand.route) for i in wanted]
+    seed, number, _ = key
+    return [
+        cut_scene(
+            # Each window has randomness of its own, so that it is the same whichever others are wanted.
+            np.random.default_rng([*key, i]),
+            scene_name(seed, number, i),
+            windows[i],
+            tracks,
+            network,
+            roads,
+            demand.route,
+        )
+        for i in wanted
+    ]
 
 
 def _build_network(layout: Layout, folder: Path) -> Path:
-    nodes, edges, net = (folder / name for name in ("n.nod.xml", "e.edg.xml", "n.net.xml"))
+    nodes, edges, joints, net = (folder / name for name in ("n.nod.xml", "e.edg.xml", "c.con.xml", "n.net.xml"))
     nodes.write_text(layout.node_xml(), encoding="utf-8")
     edges.write_text(layout.edge_xml(), encoding="utf-8")
+    joints.write_text(layout.connection_xml(), encoding="utf-8")
     netconvert(
-        f"-n {nodes} -e {edges} -o {net} --precision 3 --offset.disable-normalization --crossings.guess"
+        f"-n {nodes} -e {edges} -x {joints} -o {net} --precision 3 --offset.disable-normalization --crossings.guess"
         " --no-turnarounds.except-deadend --junctions.limit-turn-speed 2.2 --junctions.internal-link-detail 20"
         f" --junctions.corner-detail 20 --default.junctions.radius {layout.radius:.2f}".split()
     )
