@@ -54,8 +54,7 @@ def wrong_way(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figure
 
 
 @compiled
-def _against(points, heading, cell, start, index, stretched, direction, reach, limit, stretch):  # type:
-ignore[no-untyped-def]
+def _against(points, heading, cell, start, index, stretched, direction, reach, limit, stretch):  # type: ignore[no-untyped-def]
     """Whether each point has a lane within reach, and all such lanes lead more than `limit` away from its heading."""
     out = np.zeros(len(points), np.bool_)
     for q in range(len(points)):
