@@ -4,7 +4,10 @@ from traj_diffusion.metrics.displacement import displacement
 from traj_diffusion.metrics.diversity import diversity
 from traj_diffusion.metrics.figures import Absent, Figure, Figures, Tally
 from traj_diffusion.metrics.matching import AgentSet, Matched, match
+from traj_diffusion.metrics.multimodality import budget_curve, multimodality, rank_histogram
+from traj_diffusion.metrics.routes import route_modes
 from traj_diffusion.metrics.safety import safety
+from traj_diffusion.metrics.score import Mean, SceneScore, Summary, score, summarise, table
 
 __all__ = [
     "Absent",
@@ -12,9 +15,19 @@ __all__ = [
     "Figure",
     "Figures",
     "Matched",
+    "Mean",
+    "SceneScore",
+    "Summary",
     "Tally",
+    "budget_curve",
     "displacement",
     "diversity",
     "match",
+    "multimodality",
+    "rank_histogram",
+    "route_modes",
     "safety",
+    "score",
+    "summarise",
+    "table",
 ]

@@ -37,10 +37,10 @@ def collisions(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figur
         matched.now_size[None, :, :2],
         np.ones((1, len(chosen), 1), bool),
     )[1][0]
-    present = matched.valid.any(-1) & chosen
+    present = np.any(matched.valid, axis=-1) & chosen
     reason = "no counted agent is valid in any rollout"
-    found = by_kind("collision_rate", hit.any(-1), present, matched.kind, reason)
-    found |= by_kind("new_collision_rate", (hit & ~now).any(-1), present, matched.kind, reason)
+    found = by_kind("collision_rate", np.any(hit, axis=-1), present, matched.kind, reason)
+    found |= by_kind("new_collision_rate", np.any(hit & ~now, axis=-1), present, matched.kind, reason)
     pairs = np.triu(chosen[:, None] | chosen[None, :], 1)
     found["collision_pair_rate"] = tally(hit.astype(np.float64), met & pairs, "no two agents are ever there together")
     found["initial_overlap_rate"] = tally(now.any(-1).astype(np.float64), chosen, reason)

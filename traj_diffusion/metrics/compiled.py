@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numba
 
@@ -14,4 +14,4 @@ def compiled(function: Function) -> Function:
 
     Tests wrap every function to check its shapes; numba needs the function underneath.
     """
-    return numba.njit(cache=True, error_model="numpy")(inspect.unwrap(function))
+    return cast(Function, numba.njit(cache=True, error_model="numpy")(inspect.unwrap(function)))

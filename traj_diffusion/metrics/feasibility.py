@@ -28,9 +28,9 @@ class Limits:
 
 
 LIMITS: Mapping[AgentKind, Limits] = {
-    # Dry asphalt carries 0.8 to 0.9 g in any direction (Wong, Theory of Ground Vehicles, table 1.3). The jerk limit is
-    # twice the 8.37 m/s^3 that nuPlan's expert drivers keep (metric ego_jerk), since emergency braking builds up in half a
-    # second. 12 m of turning circle between walls at 5 m/s give 0.83 rad/s; nuPlan's experts keep 0.95; twice that.
+    # Dry asphalt carries 0.8 to 0.9 g in any direction (Wong, Theory of Ground Vehicles, table 1.3). Jerk and yaw rate
+    # are twice what nuPlan asks of a comfortable drive (8.37 m/s^3 and 0.95 rad/s, its metrics ego_jerk and
+    # ego_yaw_rate): emergency braking builds up in half a second, and a car of 5.5 m turning radius at 10 m/s skids.
     AgentKind.VEHICLE: Limits(0.9 * _G, 16.7, 1.9, 0.9 * _G),
     # A rider goes over the handlebars near 0.56 g, and tyres slide near 0.8 g (Wilson, Bicycling Science, ch. 7, 8).
     AgentKind.CYCLIST: Limits(0.56 * _G, math.inf, math.inf, 0.8 * _G),
@@ -50,10 +50,11 @@ def infeasibility(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Fi
     """Return shares of (rollout, agent) pairs that exceed a limit of their kind at any step. [0, 1], lower is better.
 
     `infeasible_acceleration_rate`, `infeasible_jerk_rate`, `infeasible_turning_rate` (yaw rate) and
-    `infeasible_lateral_rate` (lateral acceleration) for those kinds that have such a limit, and `infeasible_rate` for any
-    of them, also per kind. Speed is the distance between two positions `WINDOW` = 0.5 s apart, its changes likewise, history
-    included, so that a jump at the first simulated step shows. Limits and their sources: `LIMITS`. The idea is Waymax's
-    kinematic infeasibility (Gulino et al. 2023), with measured limits instead of those of a bicycle model.
+    `infeasible_lateral_rate` (lateral acceleration) for those kinds that have such a limit, and `infeasible_rate` for
+    any of them, also per kind. Speed is the distance between two positions `WINDOW` = 0.5 s apart, its changes
+    likewise, history included, so that a jump at the first simulated step shows. Limits and their sources: `LIMITS`.
+    The idea is Waymax's kinematic infeasibility (Gulino et al. 2023), with measured limits instead of those of a
+    bicycle model.
     """
     names = [*_NAMES.values(), *with_kinds("infeasible_rate")]
     chosen = matched.counted(agents)
@@ -61,15 +62,15 @@ def infeasibility(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Fi
         return absent(names, "no agent to count")
     value, judged = _kinematics(matched)
     limit = np.array([[getattr(LIMITS[AgentKind(kind)], part) for kind in matched.kind] for part in _NAMES])
-    exceeded = (judged & (value > limit[:, None, :, None])).any(-1)
-    seen = judged.any(-1) & chosen
+    exceeded = np.any(judged & (value > limit[:, None, :, None]), axis=-1)
+    seen = np.any(judged, axis=-1) & chosen
     found: Figures = {}
     for at, name in enumerate(_NAMES.values()):
         counted = seen[at] & np.isfinite(limit[at])
         reason = "no counted agent has this limit, or enough valid steps"
         found[name] = tally(exceeded[at].astype(np.float64), counted, reason)
     reason = "no counted agent has enough valid steps"
-    return found | by_kind("infeasible_rate", exceeded.any(0), seen.any(0), matched.kind, reason)
+    return found | by_kind("infeasible_rate", np.any(exceeded, axis=0), np.any(seen, axis=0), matched.kind, reason)
 
 
 def _kinematics(matched: Matched) -> tuple[Float64[np.ndarray, "4 R A T"], Bool[np.ndarray, "4 R A T"]]:

@@ -35,11 +35,13 @@ def offroad(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figures:
     now = (
         edge_distance(matched.now_position, matched.now_heading.astype(np.float64), matched.now_size, chosen, edges) > 0
     )
-    present = asked.any(-1)
+    present = np.any(asked, axis=-1)
     reason = "no counted agent is valid in any rollout"
-    found = by_kind("offroad_rate", off.any(-1), present, matched.kind, reason)
+    found = by_kind("offroad_rate", np.any(off, axis=-1), present, matched.kind, reason)
     began_on = present & ~np.repeat(now[None], runs, 0)
-    found |= by_kind("new_offroad_rate", off.any(-1), began_on, matched.kind, "no counted agent begins on the road")
+    found |= by_kind(
+        "new_offroad_rate", np.any(off, axis=-1), began_on, matched.kind, "no counted agent begins on the road"
+    )
     found["initial_offroad_rate"] = tally(now.astype(np.float64), chosen, reason)
     return found
 

@@ -12,7 +12,7 @@ _PARTS = (collisions, offroad, red_lights, wrong_way, infeasibility)
 
 
 def safety(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figures:
-    """Return all rates of `collisions`, `offroad`, `red_lights`, `wrong_way` and `infeasibility`: [0, 1], lower is better.
+    """Return all of `collisions`, `offroad`, `red_lights`, `wrong_way`, `infeasibility`: [0, 1], lower is better.
 
     Each also as `log/...`: the same figure for the recorded future of the same agents, while it is valid. A rate means
     little without that reference: boxes of a recording overlap and its cars cut corners.

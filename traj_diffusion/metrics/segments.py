@@ -24,7 +24,7 @@ _MAX_CELLS = 2_000_000
 
 @dataclass(frozen=True)
 class Segments:
-    """The segments of some polylines, without those of no length; neighbours within a polyline are linked, -1 is none."""
+    """The segments of some polylines, those of no length left out. `before` and `after` link them, -1 is none."""
 
     start: Float64[np.ndarray, "S 3"]
     end: Float64[np.ndarray, "S 3"]

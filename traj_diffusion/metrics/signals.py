@@ -19,9 +19,9 @@ def red_lights(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figur
 
     A vehicle runs a red light where its centre crosses the stop point of its lane, in the lane's direction and within
     2 m of it, while the lane's signal shows STOP or ARROW_STOP at the step after the crossing; jitter about a stop
-    point is no crossing, it must get 1 m beyond. Where several lanes begin at one line its lane is the one that its path
-    follows best afterwards; where the path does not tell, the signal that would allow it counts. Crossings after the
-    recorded signals end are not judged. The idea is that of WOMD's traffic_light_violation (2025), which takes the
+    point is no crossing, it must get 1 m beyond. Where several lanes begin at one line its lane is the one that its
+    path follows best afterwards; where the path does not tell, the signal that would allow it counts. Crossings after
+    the recorded signals end are not judged. The idea is that of WOMD's traffic_light_violation (2025), which takes the
     nearest lane at the crossing step instead. Turning right on red is legal in some places: compare with the log.
     """
     name = "red_light_rate"

@@ -18,11 +18,11 @@ SECONDS = 1.0
 
 
 def wrong_way(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figures:
-    """Return `wrong_way_rate`: share of (rollout, vehicle) pairs that drive against the traffic. [0, 1], lower is better.
+    """Return `wrong_way_rate`: share of (rollout, vehicle) pairs against the traffic. [0, 1], lower is better.
 
-    A vehicle does so at a step if it moves at 2 m/s or more, is on a lane (its centre within 1.75 m of a centre line), and
-    heads more than 120 degrees away from every lane that it is on. It counts if it does for 1 s in all, so that a lane
-    change across the middle line of a junction does not. Our own definition; nuPlan's driving_direction_compliance
+    A vehicle is so at a step if it moves at 2 m/s or more, is on a lane (its centre within 1.75 m of a centre line),
+    and heads more than 120 degrees away from every lane that it is on. It counts if it does for 1 s in all, so that a
+    lane change across the middle line of a junction does not. Our own definition; nuPlan's driving_direction_compliance
     measures metres driven against the traffic instead.
     """
     name = "wrong_way_rate"
