@@ -4,6 +4,7 @@ Layout [B, A, K, C, d]: K futures of the same A agents, C tokens of time, each a
 token ask the other times of its agent, then the agent's surroundings, then the other agents at the same time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,27 @@ class Prepared:
     near_agents: Int[Tensor, "B A m"]
     near_agents_valid: Bool[Tensor, "B A m"]
     layers: tuple[PreparedLayer, ...]
+
+    @classmethod
+    def stack(cls, scenes: Sequence["Prepared"]) -> "Prepared":
+        """Return scenes of the same agents along the batch axis, in that order."""
+        layers = zip(*(scene.layers for scene in scenes), strict=True)
+        return cls(
+            agent=torch.cat([scene.agent for scene in scenes]),
+            seen=torch.cat([scene.seen for scene in scenes]),
+            near_agents=torch.cat([scene.near_agents for scene in scenes]),
+            near_agents_valid=torch.cat([scene.near_agents_valid for scene in scenes]),
+            layers=tuple(
+                PreparedLayer(
+                    surroundings=(
+                        torch.cat([layer.surroundings[0] for layer in same]),
+                        torch.cat([layer.surroundings[1] for layer in same]),
+                    ),
+                    relation=torch.cat([layer.relation for layer in same]),
+                )
+                for same in layers
+            ),
+        )
 
 
 class NeighbourAttention(nn.Module):
