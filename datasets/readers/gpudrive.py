@@ -85,7 +85,7 @@ def _load(path: Path) -> Any:
         raise BadFile(f"{path}: not readable JSON ({error})") from error
 
 
-def document_to_scene(document: dict[str, Any], name: str) -> Scene:
+def document_to_scene(document: Any, name: str) -> Scene:
     """Return the scene of a parsed file; `name` is its id where it states none.
 
     Raises BadScene, or the LookupError, TypeError or ValueError of what is missing or malformed.
@@ -128,12 +128,12 @@ def _row(value: Any, count: int) -> int:
     return value
 
 
-def _xyz(points: list[dict[str, float]]) -> np.ndarray:
+def _xyz(points: Any) -> np.ndarray:
     """Return points of {x, y} or {x, y, z} as [P, 3]; z is 0 where it is not given."""
     return np.array([(p["x"], p["y"], p.get("z", 0.0)) for p in points], np.float64).reshape(-1, 3)
 
 
-def _agents(objects: list[dict[str, Any]], report: dict[str, int]) -> Agents:
+def _agents(objects: Any, report: dict[str, int]) -> Agents:
     count = len(objects)
     steps = len(objects[0]["valid"]) if objects else CURRENT_INDEX + 1
     kind = np.array([_KINDS.get(entry["type"], AgentKind.OTHER) for entry in objects], np.uint8)
@@ -204,7 +204,7 @@ def _in_degrees(position: np.ndarray, heading: np.ndarray, valid: np.ndarray, re
     return bool(valid.any() and np.abs(heading[valid]).max() > 2 * math.pi)
 
 
-def _map(roads: list[dict[str, Any]], report: dict[str, int]) -> Map:
+def _map(roads: Any, report: dict[str, int]) -> Map:
     known = [road for road in roads if road["type"] in _FEATURES]
     _add(report, "map features of no known kind, dropped", len(roads) - len(known))
     kinds, subtypes, lines = [], [], []
