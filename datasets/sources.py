@@ -16,6 +16,7 @@ from types import ModuleType
 from traj_diffusion.errors import BadFile
 from traj_diffusion.scene import Scene
 
+# Modules of `readers`, asked in this order.
 READERS = ("archive", "womd", "gpudrive")
 BUNDLED = "bundled"
 HEAD_BYTES = 64 * 2**10

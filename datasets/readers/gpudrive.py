@@ -85,6 +85,7 @@ def _load(path: Path) -> Any:
         raise BadFile(f"{path}: not readable JSON ({error})") from error
 
 
+@np.errstate(over="ignore", invalid="ignore")  # absurd values are `check_scene`'s to name
 def document_to_scene(document: Any, name: str) -> Scene:
     """Return the scene of a parsed file; `name` is its id where it states none.
 

@@ -4,13 +4,15 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from traj_diffusion.datasets import Entry, list_sources, read_file, read_scenes, sources
+from traj_diffusion.datasets.summary import summarise
 from traj_diffusion.datasets.womd_writer import write_womd
 from traj_diffusion.errors import BadFile
 from traj_diffusion.scene import Rollouts, save_scene
-from traj_diffusion.testing import crossing, straight_road
+from traj_diffusion.testing import crossing, make_scene, straight_road
 
 
 @pytest.fixture
@@ -147,3 +149,15 @@ def test_files_are_read_one_scene_at_a_time(folder: Path) -> None:
     assert next(scenes).id == "made"
     with pytest.raises(BadFile, match="record 1"):
         next(scenes)
+
+
+def test_a_summary_says_what_a_scene_holds() -> None:
+    rows = dict(summarise(crossing()))
+    assert rows["agents now"] == "3: 2 vehicle, 1 pedestrian"
+    assert rows["map: lane"] == "3, 0.40 km"  # 92 m and 108 m of road from west to east, 200 m from south to north
+    assert rows["map: crosswalk"] == "1"
+    assert rows["lights"] == "1 signals; 91 states: 91 stop"
+    assert rows["lane links"] == "recorded: 1 successors, 1 predecessors, 0 left, 0 right"
+    assert rows["speed limits"] == "on 0 of 3 lanes"
+    assert rows["routes"] == "3 absent"
+    assert dict(summarise(make_scene(np.zeros((0, 2)), np.zeros((0, 2)))))["map"] == "no features"
