@@ -11,6 +11,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,11 @@ DT = 0.1
 CURRENT_INDEX = 10
 SENTINEL = -10_000.0  # what invalid steps hold in every field
 _KINDS = {"vehicle": AgentKind.VEHICLE, "pedestrian": AgentKind.PEDESTRIAN, "cyclist": AgentKind.CYCLIST}
-# Name, map kind, and what to take off `map_element_id` to get WOMD's own subtype.
-_FEATURES = {
-    "lane": (MapKind.LANE, 0, LaneType.UNDEFINED),
-    "road_line": (MapKind.ROAD_LINE, 5, LineType.UNKNOWN),
-    "road_edge": (MapKind.ROAD_EDGE, 14, EdgeType.UNKNOWN),
+# Map kind, the type that its subtypes are of, and what to take off `map_element_id` to get WOMD's own number.
+_FEATURES: dict[str, tuple[MapKind, type[IntEnum] | None, int]] = {
+    "lane": (MapKind.LANE, LaneType, 0),
+    "road_line": (MapKind.ROAD_LINE, LineType, 5),
+    "road_edge": (MapKind.ROAD_EDGE, EdgeType, 14),
     "stop_sign": (MapKind.STOP_SIGN, None, 0),
     "crosswalk": (MapKind.CROSSWALK, None, 0),
     "speed_bump": (MapKind.SPEED_BUMP, None, 0),
@@ -210,13 +211,12 @@ def _map(roads: Any, report: dict[str, int]) -> Map:
     _add(report, "map features of no known kind, dropped", len(roads) - len(known))
     kinds, subtypes, lines = [], [], []
     for road in known:
-        kind, offset, undefined = _FEATURES[road["type"]]
+        kind, types, offset = _FEATURES[road["type"]]
         given = road.get("map_element_id")
-        subtype = int(undefined)
-        if offset is not None and given is not None:
-            wanted = given - offset
-            if wanted in [int(value) for value in type(undefined)]:
-                subtype = wanted
+        subtype = 0
+        if types is not None and given is not None:
+            if given - offset in [int(value) for value in types]:
+                subtype = int(given - offset)
             else:
                 _add(report, "map features of unknown subtype, read as undefined")
         geometry = road["geometry"]
