@@ -14,6 +14,7 @@ from traj_diffusion.scene import Csr, EdgeType, LaneType, LineType, Links, Map, 
 
 SPACING = 0.5  # m between points
 PIECE = 40.0  # m, how long a feature gets before it is cut
+ISLAND = 30.0  # m², smaller gaps between lanes are paved
 SHOULDER = 0.3  # m of asphalt beside the outermost lane
 
 
@@ -132,7 +133,13 @@ def drivable_area(network: Network) -> shapely.Geometry:
     widths = np.array([lane.width / 2 + SHOULDER for lane in lanes])
     strips = shapely.buffer(lines, widths, cap_style="flat", join_style="mitre", mitre_limit=2.0)
     # Closing by 3 m joins the corners of a junction into the curve that a kerb has.
-    return shapely.buffer(shapely.buffer(shapely.union_all(strips), 3.0), -3.0)
+    whole = shapely.buffer(shapely.buffer(shapely.union_all(strips), 3.0), -3.0)
+    return shapely.union_all(
+        [
+            shapely.Polygon(part.exterior, [hole for hole in part.interiors if shapely.Polygon(hole).area > ISLAND])
+            for part in shapely.get_parts(whole)
+        ]
+    )
 
 
 def with_lots(drivable: shapely.Geometry, lots: Sequence[np.ndarray]) -> shapely.Geometry:

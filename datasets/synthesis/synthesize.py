@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from traj_diffusion.datasets.synthesis.demand import draw_demand
-from traj_diffusion.datasets.synthesis.layouts import Layout, draw_layout
+from traj_diffusion.datasets.synthesis.layouts import Layout
 from traj_diffusion.datasets.synthesis.motion import humanise
 from traj_diffusion.datasets.synthesis.network import read_network
 from traj_diffusion.datasets.synthesis.parking import draw_parked
 from traj_diffusion.datasets.synthesis.record import DT, record, with_parked
 from traj_diffusion.datasets.synthesis.roadmap import build_map, drivable_area, with_lots
 from traj_diffusion.datasets.synthesis.tools import netconvert
+from traj_diffusion.datasets.synthesis.towns import draw_layout
 from traj_diffusion.datasets.synthesis.windows import STEPS, cut_scene, find_windows
 from traj_diffusion.errors import HostError
 from traj_diffusion.scene import Scene
@@ -102,11 +103,12 @@ def _attempt(
 
 
 def _build_network(layout: Layout, folder: Path) -> Path:
-    nodes, edges, net = (folder / name for name in ("n.nod.xml", "e.edg.xml", "n.net.xml"))
+    nodes, edges, joints, net = (folder / name for name in ("n.nod.xml", "e.edg.xml", "c.con.xml", "n.net.xml"))
     nodes.write_text(layout.node_xml(), encoding="utf-8")
     edges.write_text(layout.edge_xml(), encoding="utf-8")
+    joints.write_text(layout.connection_xml(), encoding="utf-8")
     netconvert(
-        f"-n {nodes} -e {edges} -o {net} --precision 3 --offset.disable-normalization --crossings.guess"
+        f"-n {nodes} -e {edges} -x {joints} -o {net} --precision 3 --offset.disable-normalization --crossings.guess"
         " --no-turnarounds.except-deadend --junctions.limit-turn-speed 2.2 --junctions.internal-link-detail 20"
         f" --junctions.corner-detail 20 --default.junctions.radius {layout.radius:.2f}".split()
     )
