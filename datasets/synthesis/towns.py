@@ -56,7 +56,7 @@ def _with_fringe(
 ) -> tuple[np.ndarray, Pairs]:
     """Return nodes and roads with roads added that lead out of town, so that traffic comes and goes."""
     middle = nodes.mean(0)
-    out = []
+    out: list[np.ndarray] = []
     for i in border:
         if rng.random() < 0.75:
             away = (nodes[i] - middle) / np.linalg.norm(nodes[i] - middle)
