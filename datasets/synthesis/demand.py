@@ -8,8 +8,10 @@ from traj_diffusion.datasets.synthesis.network import Network
 from traj_diffusion.scene import AgentKind
 
 TYPES = 24  # drivers' characters per town
-FILL = 15.0  # s within which the town fills up
-TURNS = {"s": 0.5, "l": 0.25, "r": 0.25, "L": 0.25, "R": 0.25}
+FEWEST = 8  # vehicles at a time
+MOST = 180  # of cars and of walkers at a time
+FILL = 10.0  # s within which the town fills up
+TURNS = {"s": 0.4, "l": 0.3, "r": 0.3, "L": 0.3, "R": 0.3}
 
 
 @dataclass
@@ -33,10 +35,10 @@ def draw_demand(rng: np.random.Generator, network: Network, until: float) -> Dem
     walkable = [e for e in network.ends if any(network.lanes[lane].pedestrians for lane in network.edges[e])]
     length = {e: network.lanes[network.edges[e][0]].length for e in network.ends}
     km = sum(length[e] for e in drivable) / 1000
-    density = np.exp(rng.uniform(np.log(4), np.log(40)))
-    cars = int(min(density * km, 250)) + 2
-    cyclists = int(cars * (rng.uniform(0.02, 0.2) if rng.random() < 0.5 else 0.0))
-    walkers = int(min(km * np.exp(rng.uniform(np.log(2), np.log(40))), 250)) if rng.random() < 0.7 else 0
+    density = np.exp(rng.uniform(np.log(8), np.log(70)))  # vehicles per km of directed road
+    cars = int(np.clip(density * km, FEWEST, MOST))
+    cyclists = int(cars * (rng.uniform(0.03, 0.25) if rng.random() < 0.6 else 0.0))
+    walkers = int(min(km * np.exp(rng.uniform(np.log(4), np.log(70))), MOST)) if rng.random() < 0.75 else 0
     _types(rng, demand)
     weight = np.array([length[e] for e in drivable])
     weight /= weight.sum()
@@ -112,7 +114,8 @@ def _types(rng: np.random.Generator, demand: Demand) -> None:
         demand.size[f"bike{i}"] = (float(length), float(width), float(rng.uniform(1.5, 1.9)))
         demand.lines.append(
             f'<vType id="bike{i}" vClass="bicycle" carFollowModel="EIDM" length="{length:.3f}" width="{width:.3f}"'
-            f' maxSpeed="{rng.uniform(3, 8.5):.3f}" tau="{rng.uniform(0.8, 1.8):.3f}" accel="{rng.uniform(0.6, 1.4):.3f}"'
+            f' maxSpeed="{rng.uniform(3, 8.5):.3f}" tau="{rng.uniform(0.8, 1.8):.3f}"'
+            f' accel="{rng.uniform(0.6, 1.4):.3f}"'
             f' decel="{rng.uniform(1, 2.5):.3f}" speedFactor="normc(1,0.2,0.5,1.6)" minGap="1"'
             f' latAlignment="right" maxSpeedLat="0.6" lcSigma="0.1"/>'
         )

@@ -28,7 +28,7 @@ def draw_parked(rng: np.random.Generator, network: Network, drivable: shapely.Ge
     """Return random parked cars that touch neither each other nor the lanes."""
     kerb: list[tuple[np.ndarray, float]] = []
     places: list[tuple[np.ndarray, float]] = []
-    occupancy = rng.uniform(0.1, 0.95)
+    occupancy = rng.uniform(0.3, 0.95)
     for lane in network.lanes.values():
         if lane.parking and not lane.internal:
             kerb += _kerb(rng, lane, occupancy)
@@ -36,7 +36,7 @@ def draw_parked(rng: np.random.Generator, network: Network, drivable: shapely.Ge
     driveways: list[np.ndarray] = []
     taken = shapely.buffer(drivable, 0.3)
     shapely.prepare(taken)
-    lot_share, house_share = rng.uniform(0, 0.5), rng.uniform(0, 0.6)
+    lot_share, house_share = rng.uniform(0, 0.6), rng.uniform(0.2, 0.9)
     for edge, names in network.edges.items():
         outer = network.lanes[names[0]] if names else None
         if edge not in network.ends or outer is None or outer.length < 45:
@@ -52,14 +52,13 @@ def draw_parked(rng: np.random.Generator, network: Network, drivable: shapely.Ge
                 driveways.append(way)
         elif rng.random() < house_share:
             for spot, heading, way in _houses(rng, outer):
-                if not shapely.intersects(taken, shapely.points(spot).buffer(2.6)):
+                if not shapely.intersects(taken, shapely.Point(spot).buffer(2.6)):
                     places.append((spot, heading))
                     driveways.append(way)
     if kerb and driveways:  # nobody parks before a driveway
         kept_clear = shapely.union_all(shapely.buffer(shapely.polygons(np.stack(driveways)), 2.6))
         shapely.prepare(kept_clear)
-        blocked = shapely.intersects(kept_clear, shapely.points(np.array([spot for spot, _ in kerb])))
-        kerb = [place for place, bad in zip(kerb, blocked, strict=True) if not bad]
+        kerb = [place for place in kerb if not shapely.intersects(kept_clear, shapely.Point(place[0]))]
     return _keep_apart(rng, kerb + places, lots, driveways)
 
 
@@ -145,8 +144,8 @@ def _keep_apart(
     heading = np.array([yaw for _, yaw in places], np.float64)
     length = np.clip(rng.normal(4.7, 0.45, count), 3.6, 5.6)
     width = np.clip(rng.normal(1.95, 0.12, count), 1.7, 2.2)
-    boxes = shapely.polygons(box_corners(centre, heading, length + 0.2, width + 0.1)) if count else np.zeros(0, object)
-    one, other = shapely.STRtree(boxes).query(boxes, predicate="intersects") if count else (np.zeros(0, int),) * 2
+    boxes = [shapely.Polygon(corners) for corners in box_corners(centre, heading, length + 0.2, width + 0.1)]
+    one, other = shapely.STRtree(boxes).query(boxes, predicate="intersects")
     keep = np.ones(count, bool)
     for i, j in zip(one, other, strict=True):
         if i < j and keep[i] and keep[j]:

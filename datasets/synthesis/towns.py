@@ -22,8 +22,8 @@ def draw_layout(rng: np.random.Generator) -> Layout:
 
 def grid(rng: np.random.Generator) -> tuple[Float64[np.ndarray, "V 2"], Pairs]:
     """Return a perturbed grid with some streets taken out and some leading out of town."""
-    across = int(rng.integers(3, 6))
-    block = rng.uniform(80, 180, 2)
+    across = int(rng.choice([3, 4, 5], p=[0.5, 0.4, 0.1]))
+    block = rng.uniform(85, 165, 2)
     columns, rows = np.meshgrid(np.arange(across), np.arange(across), indexing="ij")
     nodes = np.stack([columns, rows], -1).reshape(-1, 2) * block
     nodes = nodes + rng.uniform(-1, 1, nodes.shape) * rng.uniform(0, 0.22) * block
@@ -38,7 +38,7 @@ def grid(rng: np.random.Generator) -> tuple[Float64[np.ndarray, "V 2"], Pairs]:
 def rings(rng: np.random.Generator) -> tuple[Float64[np.ndarray, "V 2"], Pairs]:
     """Return ring roads around a centre, joined by spokes."""
     arms, circles = int(rng.integers(4, 7)), int(rng.integers(2, 4))
-    radius = rng.uniform(85, 140) * np.arange(1, circles + 1)
+    radius = rng.uniform(85, 125) * np.arange(1, circles + 1)
     angle = np.arange(arms) * 2 * np.pi / arms + rng.uniform(-0.15, 0.15, arms)
     nodes = (radius[:, None, None] * np.stack([np.cos(angle), np.sin(angle)], -1)).reshape(-1, 2)
     nodes = np.concatenate([nodes + rng.uniform(-8, 8, nodes.shape), np.zeros((1, 2))])
@@ -56,7 +56,7 @@ def _with_fringe(
 ) -> tuple[np.ndarray, Pairs]:
     """Return nodes and roads with roads added that lead out of town, so that traffic comes and goes."""
     middle = nodes.mean(0)
-    out = []
+    out: list[np.ndarray] = []
     for i in border:
         if rng.random() < 0.75:
             away = (nodes[i] - middle) / np.linalg.norm(nodes[i] - middle)
@@ -67,7 +67,7 @@ def _with_fringe(
 
 def streets(rng: np.random.Generator, nodes: np.ndarray, pairs: Pairs, roundabouts: float = 0.0) -> Layout:
     """Return the layout of these streets with lanes, speeds, curves and junction types drawn at random."""
-    arterial_share, curved, parking = rng.uniform(0, 0.6), rng.uniform(0, 0.8), rng.uniform(0, 0.9)
+    arterial_share, curved, parking = rng.uniform(0, 0.6), rng.uniform(0, 0.8), rng.uniform(0.1, 1)
     town_speed = rng.uniform(7, 17)
     sidewalk = float(rng.uniform(1.6, 3.0)) if rng.random() < 0.9 else 0.0
     cycling, turning = rng.uniform(0, 0.5) * (rng.random() < 0.4), rng.uniform(0, 0.8)
