@@ -148,16 +148,14 @@ def draw(result: dict, path: Path) -> None:
 
 def table(result: dict) -> str:
     """Return the table of docs/diffusion.md."""
-    lines = [
-        "| sampler | schedule, grid | 8 evaluations | 16 | 32 | 128 | good from |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    columns = ["sampler", "schedule, grid", "8 evaluations", "16", "32", "128", "good from"]
+    lines = ["| " + " | ".join(columns) + " |", "| " + " | ".join(["---"] * len(columns)) + " |"]
     for name, schedule, grid, _, _, _ in SAMPLERS:
         rows = [row for row in result["rows"] if row["sampler"] == name]
         at = [min(rows, key=lambda row: abs(row["evaluations"] - n))["distance"] for n in (8, 16, 32, 128)]
         good = needed(result, name)
-        cells = [name, f"{type(schedule).__name__}, {grid}", *[f"{d:.3f}" for d in at], str(good) if good else "more"]
-        lines.append("| " + " | ".join(cells) + " |")
+        kind = f"{type(schedule).__name__}, {grid}"
+        lines.append("| " + " | ".join([name, kind, *[f"{d:.3f}" for d in at], str(good or "more")]) + " |")
     lines.append("")
     lines.append(
         f"Sliced Wasserstein distance of {result['points']} points to as many of the data; two draws from the data have "
