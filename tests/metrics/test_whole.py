@@ -148,7 +148,7 @@ def recordings(shared: Path, count: int) -> Iterator[Scene]:
 
 @pytest.mark.data
 def test_recordings_seldom_break_the_rules_themselves(shared: Path, replay: Replay, rng: np.random.Generator) -> None:
-    scores = [score(scene, replay(scene), agents=AgentSet.SIMULATED) for scene in recordings(shared, 12)]
+    scores = [score(scene, replay(scene), agents=AgentSet.SIMULATED) for scene in recordings(shared, 8)]
     summary = summarise(scores, rng)
     assert summary["log/collision_rate/vehicle"].mean < 0.05
     assert summary["log/new_collision_rate/vehicle"].mean < 0.02

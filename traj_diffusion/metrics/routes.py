@@ -15,6 +15,7 @@ FOLLOWS = 2.5
 CLEARLY = 1.0
 """Metres by which the second-best route must be farther, or else the path has not chosen yet."""
 _MAX_ROUTES = 32
+_DRIVES = 10.0
 _NAMES = ("route_coverage", "route_log_recall", "route_undecided_rate")
 
 
@@ -22,9 +23,9 @@ def route_modes(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figu
     """Return how the rollouts share out over the lane choices ahead. Our own definitions.
 
     Counted are vehicles that begin on a lane and have more than one route within what they cover in the log (at the
-    present speed, where there is no future). A route is a chain of successors of the lane (or lanes) they begin on, as
-    long as that. A path takes the route that it lies nearest to in its last second within that distance, if that is
-    within 2.5 m and by 1 m more clearly than the next.
+    present speed, where there is no future), which must be 10 m at least. A route is a chain of successors of the lane
+    (or lanes) they begin on, as long as that. A path takes the route that it lies nearest to in its last second within
+    that distance, if that is within 2.5 m and by 1 m more clearly than the next.
 
     - `route_coverage`: share of a vehicle's routes that some rollout takes. [0, 1], higher is more varied; not all
       routes need to be likely, so compare models rather than expect 1.
@@ -44,7 +45,7 @@ def route_modes(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figu
     coverage: list[float] = []
     recalled: list[bool] = []
     undecided = driven = 0
-    for agent in np.flatnonzero(chosen):
+    for agent in np.flatnonzero(chosen & (reach >= _DRIVES)):
         routes = _routes_ahead(matched, int(agent), float(reach[agent]))
         if len(routes) < 2:
             continue
