@@ -65,7 +65,7 @@ def moved(scene: Scene, rollouts: Rollouts, turn: float, shift: float) -> tuple[
 
 def same(one: SceneScore, other: SceneScore) -> None:
     assert dict(one.absent) == dict(other.absent)
-    for name, value in one.values.items():
+    for name, value in one.items():
         assert other[name] == pytest.approx(value, abs=1e-5), name
 
 
@@ -96,7 +96,7 @@ def test_rollouts_and_their_agents_may_come_in_any_order(replay: Replay, runs: l
 
 
 def test_marginal_minima_never_exceed_joint_ones(replay: Replay, rng: np.random.Generator) -> None:
-    values = score(*busy(rng, replay)).values
+    values = score(*busy(rng, replay))
     joint = [name for name in values if name.startswith(("joint_min", "joint_miss"))]
     assert joint
     for name in joint:
@@ -118,7 +118,7 @@ def test_agents_that_come_and_go_make_no_figure_bad(replay: Replay, rng: np.rand
     rollouts.heading[~rollouts.valid] = np.nan
     scene.agents.valid[:, 11:] &= rng.random((3, 80)) < 0.5
     scored = score(scene, rollouts)
-    assert all(np.isfinite(value) for value in scored.values.values())
+    assert all(np.isfinite(value) for value in scored.values())
     for name, one in scored.tallies.items():
         assert "rate" not in name or 0 <= one.value <= 1, name
 

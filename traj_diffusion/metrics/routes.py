@@ -36,7 +36,7 @@ def route_modes(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figu
     """
     features = matched.scene.map
     if features.links.origin == Origin.ABSENT:
-        return absent(list(_NAMES), "the map has no lane links" if len(features) else "the scene has no map")
+        return absent(_NAMES, "the map has no lane links" if len(features) else "the scene has no map")
     chosen = matched.counted(agents) & is_vehicle(matched.kind)
     last = max(1, round(1 / matched.dt))
     paths = _with_now(matched.position, matched.now_position[None])
@@ -57,7 +57,7 @@ def route_modes(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figu
         if logged is not None:
             recalled.append(logged in taken)
     if not coverage:
-        return absent(list(_NAMES), "no counted vehicle has a choice of routes")
+        return absent(_NAMES, "no counted vehicle has a choice of routes")
     recall = Tally(float(sum(recalled)), len(recalled)) if recalled else Absent("no log takes a route clearly")
     return {
         "route_coverage": Tally(float(sum(coverage)), len(coverage)),
