@@ -40,7 +40,7 @@ def draw_legend(figure: "Figure", scene: Scene, futures: Futures | None, size: t
     y = height / 2 / whole
     x = float(_PAD)
 
-    def named(name: str, artist: Any, wide: float) -> None:
+    def named(name: str, artist: Any, wide: int) -> None:
         nonlocal x
         figure.add_artist(artist)
         text = _text(figure, (x + wide + 7) / width, y, name, 11)
@@ -51,8 +51,8 @@ def draw_legend(figure: "Figure", scene: Scene, futures: Futures | None, size: t
         patch = Rectangle((x / width, bottom), 22 / width, 12 / whole, transform=figure.transFigure, facecolor=colour)
         named(name, patch, 22)
 
-    def mark(name: str, colour: str, marker: Any) -> None:
-        point = Line2D([(x + 6) / width], [y], marker=marker, color=colour, markersize=9, markeredgecolor="white")
+    def mark(name: str, colour: str, marker: Any, edge: str = colours.INK) -> None:
+        point = Line2D([(x + 6) / width], [y], marker=marker, color=colour, markersize=9, markeredgecolor=edge)
         named(name, point, 12)
 
     def line(name: str, colour: str, dashed: bool, pixels: float) -> None:
@@ -76,7 +76,7 @@ def draw_legend(figure: "Figure", scene: Scene, futures: Futures | None, size: t
     if colours.UNKNOWN in shown:
         mark("light unknown", colours.UNKNOWN, "o")
     if (scene.map.kind == MapKind.STOP_SIGN).any():
-        mark("stop sign", colours.STOP_SIGN, (8, 0, 22.5))
+        mark("stop sign", colours.STOP_SIGN, (8, 0, 22.5), "white")
     if futures is not None and futures.valid.shape[-1] > 1:
         _draw_time(figure, (futures.valid.shape[-1] - 1) * scene.dt, size, y)
 
@@ -121,9 +121,9 @@ def draw_scale(axes: "Axes", metre: float, dpi: int) -> None:
 
 
 def plain(text: str) -> str:
-    """Return the text in characters that the font has: Latin-1 without controls, others as '?', at most 80."""
+    """Return the text in characters that the font has: Latin-1 without controls, others as '?', at most 60."""
     shown = "".join(char if char.isprintable() and ord(char) < 256 else "?" for char in text)
-    return shown if len(shown) <= 80 else shown[:79] + "..."
+    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def _text(

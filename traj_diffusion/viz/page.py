@@ -121,6 +121,7 @@ def _contents(scene: Scene, rollouts: Rollouts | None) -> dict[str, Any]:
             "kind": {int(kind): colour for kind, colour in colours.KIND.items()},
             "light": {int(state): colour for state, colour in colours.LIGHT.items()},
             "time": list(colours.TIME),
+            "time_dark": list(colours.TIME_ON_DARK),
         },
     }
 
