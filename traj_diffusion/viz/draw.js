@@ -2,6 +2,7 @@
 
 const TRAIL = 20; // steps that a trail is long
 const BANDS = 8; // steps of colour along a planned future
+const SMALLEST = 5; // pixels that a box is long and wide at least
 const THINNING = 4; // a trajectory of a ghost keeps every fourth step
 
 function buildMap(data) {
@@ -214,6 +215,8 @@ function drawAgents(ctx, data, run, at, px, tone, selected) {
     const pose = poseAt(data, run, row, at);
     if (!pose) continue;
     poses.push({ row, ...pose });
+    // For pedestrians to be seen in a wide view.
+    [pose.length, pose.width] = [Math.max(pose.length, SMALLEST * px), Math.max(pose.width, SMALLEST * px)];
     const body = new Path2D(), corner = boxPath(body, pose);
     ctx.lineWidth = 2.2 * px; // a halo around the box, which takes nothing from its size
     ctx.strokeStyle = tone("paper");

@@ -31,8 +31,10 @@ def draw_title(figure: "Figure", scene: Scene, rollouts: Rollouts | None, size: 
     _text(figure, end + _PAD / width, y, "  ·  ".join(facts), 12, colour=colours.FAINT_INK)
 
 
-def draw_legend(figure: "Figure", scene: Scene, futures: Futures | None, size: tuple[int, int], height: int) -> None:
-    """Write one line of samples, each with its name, of what the picture holds."""
+def draw_legend(
+    figure: "Figure", scene: Scene, futures: Futures | None, what: str, size: tuple[int, int], height: int
+) -> None:
+    """Write one line of samples, each with its name, of what the picture holds; `what` names the futures."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
 
@@ -55,10 +57,9 @@ def draw_legend(figure: "Figure", scene: Scene, futures: Futures | None, size: t
         point = Line2D([(x + 6) / width], [y], marker=marker, color=colour, markersize=9, markeredgecolor=edge)
         named(name, point, 12)
 
-    def line(name: str, colour: str, dashed: bool, pixels: float) -> None:
-        style = (0, (3.2, 2.6)) if dashed else "solid"
+    def dashes(name: str) -> None:
         ends = [x / width, (x + 30) / width]
-        named(name, Line2D(ends, [y, y], color=colour, linestyle=style, linewidth=pixels), 30)
+        named(name, Line2D(ends, [y, y], color=colours.INK, linestyle=(0, (3.2, 2.6)), linewidth=1.2), 30)
 
     here = scene.sim_agents
     if scene.ego is not None and scene.ego in here:
@@ -67,7 +68,7 @@ def draw_legend(figure: "Figure", scene: Scene, futures: Futures | None, size: t
         if (scene.agents.kind[here[here != scene.ego]] == kind).any():
             box(colours.KIND_NAME[kind], colours.KIND[kind])
     if scene.agents.valid[here, scene.current_index + 1 :].any():
-        line("recorded", colours.INK, True, 1.2)
+        dashes("recorded")
     states = scene.lights.state[:, scene.current_index][scene.lights.observed[:, scene.current_index]]
     shown = {colours.LIGHT[LightState(int(state))] for state in states}
     for colour, name in ((colours.STOP, "stop"), (colours.CAUTION, "caution"), (colours.GO, "go")):
@@ -78,10 +79,10 @@ def draw_legend(figure: "Figure", scene: Scene, futures: Futures | None, size: t
     if (scene.map.kind == MapKind.STOP_SIGN).any():
         mark("stop sign", colours.STOP_SIGN, (8, 0, 22.5), "white")
     if futures is not None and futures.valid.shape[-1] > 1:
-        _draw_time(figure, (futures.valid.shape[-1] - 1) * scene.dt, size, y)
+        _draw_time(figure, what, (futures.valid.shape[-1] - 1) * scene.dt, size, y)
 
 
-def _draw_time(figure: "Figure", seconds: float, size: tuple[int, int], y: float) -> None:
+def _draw_time(figure: "Figure", what: str, seconds: float, size: tuple[int, int], y: float) -> None:
     """Draw the colours of the futures from now to their end, at the right."""
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -92,7 +93,7 @@ def _draw_time(figure: "Figure", seconds: float, size: tuple[int, int], y: float
     bar.set_axis_off()
     ramp = LinearSegmentedColormap.from_list("time", list(colours.TIME))
     bar.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=ramp, interpolation="nearest")
-    _text(figure, (end - 158) / width, y, "futures, now", 11, align="right")
+    _text(figure, (end - 158) / width, y, f"{what}, now", 11, align="right")
 
 
 def draw_scale(axes: "Axes", metre: float, dpi: int) -> None:

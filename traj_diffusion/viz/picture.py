@@ -18,6 +18,7 @@ _DPI = 100
 _HEAD, _FOOT = 50, 50  # pixels above and below the map
 _MARGIN, _LEAST, _MOST = 14.0, 60.0, 200.0  # metres around the agents; least and most that a picture is wide
 _ARROW = 11.0  # pixels that a box must be long to carry an arrowhead
+_SMALLEST = 5.0  # pixels that a box is long and wide at least, for pedestrians to be seen in a wide view
 _TRAIL = 3.0  # seconds of history
 _BANDS = 20  # steps of colour along a future
 
@@ -59,7 +60,8 @@ def save_picture(
     _draw_agents(brush, scene)
     draw_scale(axes, metre, _DPI)
     draw_title(figure, scene, rollouts, size, _HEAD)
-    draw_legend(figure, scene, futures, size, _FOOT)
+    what = "futures" if rollouts is not None and rollouts.futures is not None else "runs"
+    draw_legend(figure, scene, futures, what, size, _FOOT)
     with atomic_path(path) as temporary:
         # No Software entry: the file's bytes then do not change with the version of the library.
         figure.savefig(temporary, format="png", dpi=_DPI, facecolor=colours.PAPER, metadata={"Software": None})
@@ -120,7 +122,7 @@ def _draw_futures(brush: Brush, futures: Futures) -> None:
     cuts = (
         np.unique(np.linspace(0, steps - 1, min(_BANDS, steps - 1) + 1).astype(int)) if steps > 1 else np.zeros(1, int)
     )
-    shades = time_colours(len(cuts) - 1)
+    shades = _time_colours(len(cuts) - 1)
     for band in reversed(range(len(cuts) - 1)):
         piece = slice(cuts[band], cuts[band + 1] + 1)
         lines = list(futures.xy[whole][:, piece])
@@ -128,7 +130,7 @@ def _draw_futures(brush: Brush, futures: Futures) -> None:
         brush.lines([line for line in lines if len(line) > 1], (*shades[band], alpha), 2.0, cap="butt")
 
 
-def time_colours(count: int) -> np.ndarray:
+def _time_colours(count: int) -> np.ndarray:
     """Return colours [count, 3] from near to far in time."""
     from matplotlib.colors import to_rgb
 
@@ -169,7 +171,7 @@ def _draw_agents(brush: Brush, scene: Scene) -> None:
     rows = scene.sim_agents
     size = agents.size[rows, now, :2].astype(float)
     order = np.lexsort((-size[:, 0], rows == (-1 if scene.ego is None else scene.ego)))
-    rows, size = rows[order], np.maximum(size[order], 0.5)
+    rows, size = rows[order], np.maximum(size[order], max(0.5, _SMALLEST / brush.metre))
     centre, heading = agents.position[rows, now, :2], agents.heading[rows, now].astype(float)
     fills = [_colour(scene, int(row)) for row in rows]
     boxes = list(box_corners(centre, heading, size[:, 0], size[:, 1]))

@@ -113,7 +113,7 @@ function drawStill() {
   still.lineJoin = "round";
   if (toggles.all) {
     paths.runs ||= buildRuns(data);
-    still.globalAlpha = Math.max(0.2, 0.8 / Math.sqrt(data.runs.count));
+    still.globalAlpha = Math.max(document.documentElement.dataset.theme === "dark" ? 0.32 : 0.2, 0.8 / Math.sqrt(data.runs.count));
     still.lineWidth = 1.3 * px;
     for (const [colour, path] of paths.runs) {
       still.strokeStyle = colour;
