@@ -142,6 +142,32 @@ def test_scenes_without_map_lights_or_rollouts_have_a_player(tmp_path: Path) -> 
         assert parse(player(scene, None, tmp_path / "a.html"))[1]["runs"] is None
 
 
+def test_what_is_recorded_where_nothing_is_valid_does_not_matter(tmp_path: Path) -> None:
+    scene = crossing()
+    for name in ("position", "size", "heading", "velocity"):
+        getattr(scene.agents, name)[1] = np.nan
+    scene.agents.valid[1] = False
+    _, data = parse(player(scene, None, tmp_path / "a.html"))
+    assert not unpack(data["log"]["xy"])[:, 1].any()
+
+
+@pytest.mark.parametrize(("agents", "steps"), [(0, 80), (3, 0)])
+def test_rollouts_of_nobody_or_of_no_step_have_a_player(
+    agents: int, steps: int, tmp_path: Path, noisy: Noisy, rng: np.random.Generator
+) -> None:
+    rollouts = noisy(crossing(), rng, futures=None)
+    cut = replace(
+        rollouts,
+        agent_id=rollouts.agent_id[:agents],
+        kind=rollouts.kind[:agents],
+        position=rollouts.position[:, :agents, :steps],
+        heading=rollouts.heading[:, :agents, :steps],
+        valid=rollouts.valid[:, :agents, :steps],
+    )
+    _, data = parse(player(crossing(), cut, tmp_path / "a.html"))
+    assert unpack(data["runs"]["xy"]).shape == (2, 4, agents, steps)
+
+
 def test_rollouts_of_another_scene_are_refused(tmp_path: Path, noisy: Noisy, rng: np.random.Generator) -> None:
     with pytest.raises(BadRollouts, match="cannot be drawn"):
         player(straight_road(), noisy(crossing(), rng), tmp_path / "a.html")
