@@ -151,6 +151,6 @@ def test_one_agent_without_a_map_and_many_work(policy: DiffusionPolicy, agents: 
 
 
 def test_no_history_before_now_works(policy: DiffusionPolicy) -> None:
-    scene = make_scene(np.zeros((2, 2)) + [[0, 0], [10, 0]], np.ones((2, 2)), steps=81, current_index=0)
+    scene = make_scene(np.array([[0.0, 0.0], [10.0, 0.0]]), np.ones((2, 2)), steps=81, current_index=0)
     result = rollout(scene, policy, rollouts=1)
     assert (result.first_step, result.position.shape[2]) == (1, 80)

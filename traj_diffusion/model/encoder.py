@@ -1,4 +1,4 @@
-"""The scene encoder: from conditioning to what the denoiser asks at every step. Run once per tick, the map once a scene.
+"""The scene encoder: from conditioning to what the denoiser asks at every step. It runs once per tick.
 
 Every agent has its own frame. It sees its nearest map pieces, lights and agents, each together with how it lies in
 that frame; so the encoding does not change when the world is shifted or turned, or agents change their order.

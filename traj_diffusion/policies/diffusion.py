@@ -35,8 +35,8 @@ from traj_diffusion.model import Prepared, TrafficDiffusion, find_checkpoint, lo
 from traj_diffusion.scene import Map, Plan, PlanRequest, Scene, WorldState
 
 DEFAULT_STEPS = 8
-# Futures are denoised in blocks of this many, the last one filled up: a row's last bits depend on the shape of its batch,
-# and nobody's future may depend on how many others are asked for. It bounds memory too.
+# Futures are denoised in blocks of this many, the last one filled up: a row's last bits depend on the shape of its
+# batch, and nobody's future may depend on how many others are asked for. It bounds memory too.
 BLOCK = 8
 
 
@@ -159,7 +159,9 @@ class DiffusionPolicy:
 
     def _encode_world(self, c: Conditioning, context: EncodedScene, world: int) -> Prepared:
         worlds = c.valid.shape[0]
-        rows = {name: value[world : world + 1] if value.shape[0] == worlds else value for name, value in vars(c).items()}
+        rows = {
+            name: value[world : world + 1] if value.shape[0] == worlds else value for name, value in vars(c).items()
+        }
         return self.model.encode(Conditioning(**rows), context.tensors, context.tokens)
 
     def _denoise(self, prepared: Prepared, eps: Float[Tensor, "b A k 3"]) -> Float[Tensor, "b A k 3"]:
