@@ -158,9 +158,9 @@ def table(result: dict) -> str:
         lines.append("| " + " | ".join([name, kind, *[f"{d:.3f}" for d in at], str(good or "more")]) + " |")
     lines.append("")
     lines.append(
-        f"Sliced Wasserstein distance of {result['points']} points to as many of the data; two draws of the data have "
-        f"{result['floor']:.3f}. *Good from*: the evaluations from which on it stays within 1.5 times that. Heun asks "
-        "twice a step and once in the last: one less than the column says."
+        f"Sliced Wasserstein distance of {result['points']} points to as many of the data; two draws from the data "
+        f"have {result['floor']:.3f}. *Good from*: the evaluations from which on it stays within 1.5 times that. Heun "
+        "asks twice a step and once in the last: one less than the column says."
     )
     return "\n".join(lines)
 

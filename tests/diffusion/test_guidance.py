@@ -138,6 +138,19 @@ class TestInpainting:
             assert (walk.diff().abs() == 1).all()
             assert (walk.diff() == 1).sum() == resamples * n
 
+    def test_a_rule_forgets_its_past_at_a_step_up(self) -> None:
+        # Extrapolating from a lower level to a higher one and down again would be nonsense.
+        had_past = []
+
+        class Spy(Ddim):
+            def __call__(self, x, here, there, ask, past):  # type: ignore[no-untyped-def]
+                had_past.append(past is not None)
+                return super().__call__(x, here, there, ask, past)
+
+        schedule, x = CosineVP(), torch.zeros(2, 2)
+        inpaint(lambda x, t: x, x, schedule, uniform_grid(schedule, 4), Spy(), generator(1), x, x > 0, 2, 2)
+        assert had_past == [False, True, False, True, True, True, False, True]
+
     def test_bad_arguments_are_refused(self) -> None:
         schedule, x = CosineVP(), torch.zeros(2, 2)
         grid = uniform_grid(schedule, 3)
