@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
 from traj_diffusion.kinematics import ACTION
 from traj_diffusion.model.config import ModelConfig
 from traj_diffusion.model.encoder import SceneContext
-from traj_diffusion.model.layers import Attention, FeedForward, fourier
+from traj_diffusion.model.layers import Attention, FeedForward, attend, fourier
 
 PHASES = 2  # in which an agent sums up its plan for its neighbours
 N_MODULATIONS = 8  # shift and scale for each of the four sublayers
@@ -95,8 +94,8 @@ class NeighbourAttention(nn.Module):
         alone = ~valid.any(-1)
         allowed = valid.clone()
         allowed[..., 0] |= alone
-        mask = allowed.repeat_interleave(PHASES, -1)[:, :, None, None, None].expand(-1, -1, futures, -1, -1, -1)
-        heard = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        allowed = allowed.repeat_interleave(PHASES, -1)[:, :, None].expand(-1, -1, futures, -1)
+        heard = attend(query, key, value, allowed)
         return self.out(heard.transpose(3, 4).flatten(-2)) * ~alone[:, :, None, None, None]
 
 
@@ -165,7 +164,7 @@ class Denoiser(nn.Module):
             seen=context.seen,
             near_agents=context.near_agents,
             near_agents_valid=context.near_agents_valid,
-            layers=tuple(layer.prepare(context) for layer in self.layers),  # type: ignore[operator, misc]
+            layers=tuple(layer.prepare(context) for layer in self.layers),  # type: ignore[operator]
         )
 
     def forward(
