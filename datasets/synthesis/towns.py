@@ -178,7 +178,7 @@ def motorway(rng: np.random.Generator) -> Layout:
         main = len(roads)
         for k in range(5):
             shape = line(at[k], at[k + 1])
-            roads.append(Road(base + k, base + k + 1, shape, lanes + extra[k], speed, two_way=False))
+            roads.append(Road(base + k, base + k + 1, shape, lanes + extra[k], speed, two_way=False, bicycles=False))
         for k in range(4):
             shift_from, shift_to = extra[k], extra[k + 1]
             connections += [(main + k, main + k + 1, lane + shift_from, lane + shift_to) for lane in range(lanes)]
@@ -193,10 +193,10 @@ def motorway(rng: np.random.Generator) -> Layout:
             outer = len(places) - 1
             number = len(roads)
             if entering:
-                roads.append(Road(outer, base + joint, slip[::-1], 1, speed * 0.7, two_way=False))
+                roads.append(Road(outer, base + joint, slip[::-1], 1, speed * 0.7, two_way=False, bicycles=False))
                 connections.append((number, main + joint, 0, 0))
             else:
-                roads.append(Road(base + joint, outer, slip, 1, speed * 0.7, two_way=False))
+                roads.append(Road(base + joint, outer, slip, 1, speed * 0.7, two_way=False, bicycles=False))
                 connections.append((main + joint - 1, number, 0, 0))
     return Layout(np.stack(places), ("priority",) * len(places), tuple(roads), width, 8.0, tuple(connections))
 
