@@ -10,7 +10,7 @@ from traj_diffusion.datasets.synthesis import SCENES_PER_NETWORK, synthesize
 from traj_diffusion.scene import save_scene
 
 SEED = 9000
-SCENES = ((1, 2), (1, 3), (8, 0), (13, 1), (6, 0), (1, 5))  # network, window
+SCENES = ((3, 3), (4, 1), (8, 2), (9, 0), (12, 1), (13, 5))  # network, window
 
 
 def main(folder: Path) -> None:

@@ -24,7 +24,7 @@ BORDERS = {
 
 
 def features(scene: Scene, kind: AgentKind) -> dict[str, np.ndarray]:
-    """Return the values of all moving agents of a kind from the current index on, where three steps around are valid."""
+    """Return the values of all moving agents of a kind after the current index, where the steps around are valid."""
     agents, now, dt = scene.agents, scene.current_index, scene.dt
     rows = scene.sim_agents[agents.kind[scene.sim_agents] == kind]
     valid = agents.valid[rows]
@@ -63,18 +63,12 @@ def main(ours: str, theirs: str) -> None:
         one, other = pooled(ours, kind), pooled(theirs, kind)
         report[kind.name.lower()] = {}
         for name, borders in BORDERS.items():
-            shares = [
-                np.histogram(x.clip(borders[0], borders[-1]), borders)[0] / max(len(x), 1)
-                for x in (one[name], other[name])
-            ]
-                np.histogram(x.clip(borders[0], borders[-1]), borders)[0] / max(len(x), 1)
-                for x in (one[name], other[name])
-            ]
+            pair = (one[name], other[name])
+            shares = [np.histogram(x.clip(borders[0], borders[-1]), borders)[0] / max(len(x), 1) for x in pair]
             report[kind.name.lower()][name] = {
                 "total_variation": round(float(np.abs(shares[0] - shares[1]).sum() / 2), 3),
                 "percentiles_5_50_95": [
-                    np.percentile(x, [5, 50, 95]).round(3).tolist() if len(x) else None
-                    for x in (one[name], other[name])
+                    np.percentile(x, [5, 50, 95]).round(3).tolist() if len(x) else [] for x in pair
                 ],
                 "values": [len(one[name]), len(other[name])],
             }

@@ -38,9 +38,9 @@ def draw_demand(rng: np.random.Generator, network: Network, until: float) -> Dem
     walkable = [e for e in network.ends if any(network.lanes[lane].pedestrians for lane in network.edges[e])]
     length = {e: network.lanes[network.edges[e][0]].length for e in network.ends}
     km = sum(length[e] for e in drivable) / 1000
-    density = np.exp(rng.uniform(np.log(5), np.log(45)))  # vehicles per km of directed road
+    density = np.exp(rng.uniform(np.log(6), np.log(55)))  # vehicles per km of directed road
     cars = int(np.clip(density * km, FEWEST, MOST))
-    cyclists = int(cars * (rng.uniform(0.03, 0.25) if rng.random() < 0.6 and cyclable else 0.0))
+    cyclists = int(cars * (rng.uniform(0.05, 0.4) if rng.random() < 0.6 and cyclable else 0.0))
     walkers = int(min(km * np.exp(rng.uniform(np.log(4), np.log(70))), MOST)) if rng.random() < 0.75 else 0
     _types(rng, demand)
     weight = np.array([length[e] for e in drivable])
