@@ -32,12 +32,15 @@ def draw_demand(rng: np.random.Generator, network: Network, until: float) -> Dem
     """Return random traffic that fills the town at once and keeps flowing until that time [s]."""
     demand = Demand()
     drivable = [e for e in network.ends if any(network.lanes[lane].cars for lane in network.edges[e])]
+    cyclable = [
+        e for e in drivable if all(network.lanes[x].bicycles for x in network.edges[e] if network.lanes[x].cars)
+    ]
     walkable = [e for e in network.ends if any(network.lanes[lane].pedestrians for lane in network.edges[e])]
     length = {e: network.lanes[network.edges[e][0]].length for e in network.ends}
     km = sum(length[e] for e in drivable) / 1000
-    density = np.exp(rng.uniform(np.log(8), np.log(70)))  # vehicles per km of directed road
+    density = np.exp(rng.uniform(np.log(6), np.log(55)))  # vehicles per km of directed road
     cars = int(np.clip(density * km, FEWEST, MOST))
-    cyclists = int(cars * (rng.uniform(0.03, 0.25) if rng.random() < 0.6 else 0.0))
+    cyclists = int(cars * (rng.uniform(0.05, 0.4) if rng.random() < 0.6 and cyclable else 0.0))
     walkers = int(min(km * np.exp(rng.uniform(np.log(4), np.log(70))), MOST)) if rng.random() < 0.75 else 0
     _types(rng, demand)
     weight = np.array([length[e] for e in drivable])
@@ -46,7 +49,10 @@ def draw_demand(rng: np.random.Generator, network: Network, until: float) -> Dem
     rides += [(AgentKind.CYCLIST, t) for t in _departures(rng, cyclists, until)]
     trips: list[tuple[float, str]] = []
     for i, (kind, time) in enumerate(rides):
-        route = _walk(rng, network, drivable[rng.choice(len(drivable), p=weight)], rng.uniform(800, 2500), length)
+        edge = drivable[rng.choice(len(drivable), p=weight)]
+        if kind == AgentKind.CYCLIST and edge not in cyclable:
+            continue
+        route = _walk(rng, network, edge, rng.uniform(800, 2500), length)
         name = f"{'v' if kind == AgentKind.VEHICLE else 'b'}{i}"
         style = f"car{rng.integers(TYPES)}" if kind == AgentKind.VEHICLE else f"bike{rng.integers(TYPES // 4)}"
         demand.kind[name], demand.route[name], demand.size[name] = kind, route, demand.size[style]

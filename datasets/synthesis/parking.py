@@ -10,6 +10,7 @@ from traj_diffusion.datasets.synthesis.network import NetLane, Network
 from traj_diffusion.geometry import arc_length, box_corners, resample
 
 STALL = (2.7, 5.4)  # m wide and deep; US stalls are 2.6-2.75 by 5.5
+FAST = 18.0  # m/s; no houses and lots beside faster roads
 AISLE = 6.5  # m
 
 
@@ -28,7 +29,7 @@ def draw_parked(rng: np.random.Generator, network: Network, drivable: shapely.Ge
     """Return random parked cars that touch neither each other nor the lanes."""
     kerb: list[tuple[np.ndarray, float]] = []
     places: list[tuple[np.ndarray, float]] = []
-    occupancy = rng.uniform(0.3, 0.95)
+    occupancy = rng.uniform(0.3, 0.9)
     for lane in network.lanes.values():
         if lane.parking and not lane.internal:
             kerb += _kerb(rng, lane, occupancy)
@@ -36,10 +37,10 @@ def draw_parked(rng: np.random.Generator, network: Network, drivable: shapely.Ge
     driveways: list[np.ndarray] = []
     taken = shapely.buffer(drivable, 0.3)
     shapely.prepare(taken)
-    lot_share, house_share = rng.uniform(0, 0.6), rng.uniform(0.2, 0.9)
+    lot_share, house_share = rng.uniform(0, 0.5), rng.uniform(0.2, 0.8)
     for edge, names in network.edges.items():
         outer = network.lanes[names[0]] if names else None
-        if edge not in network.ends or outer is None or outer.length < 45:
+        if edge not in network.ends or outer is None or outer.length < 45 or outer.speed > FAST:
             continue
         if rng.random() < lot_share:
             stalls, ground, way = _lot(rng, outer, float(rng.uniform(0.2, 0.95)))

@@ -213,8 +213,9 @@ def find_windows(rng: np.random.Generator, tracks: Tracks, first: int, most: int
         return []
     moving = np.linalg.norm(xy[whole, -1] - xy[whole, 0], axis=-1) > 2
     # Recording vehicles mostly drive, and more of them where more is going on.
-    now = np.where(valid[:, CURRENT, None], xy[:, CURRENT], np.inf)
-    company = (np.linalg.norm(now[whole][:, None] - now, axis=-1) < 0.7 * REACH).sum(1)
+    movers = np.flatnonzero(valid[:, CURRENT] & valid[:, -1])
+    movers = movers[np.linalg.norm(xy[movers, -1] - xy[movers, CURRENT], axis=-1) > 4]
+    company = (np.linalg.norm(xy[whole, CURRENT][:, None] - xy[movers, CURRENT], axis=-1) < 0.7 * REACH).sum(1)
     weight = (1.0 + company) * np.where(moving, 1.0, 0.1)
     order = rng.choice(len(whole), len(whole), replace=False, p=weight / weight.sum())
     egos: list[int] = []

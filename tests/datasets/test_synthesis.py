@@ -293,3 +293,19 @@ def test_offset_and_evenly_on_paper() -> None:
     line = evenly(np.array([[0.0, 0.0], [10.2, 0.0]]))
     assert len(line) == 22
     assert np.allclose(offset(line, 2.0)[:, 1], 2.0)
+
+
+def test_the_bundled_scenes_are_small_varied_and_in_order() -> None:
+    from importlib.resources import files
+
+    paths = sorted(Path(str(files("traj_diffusion.datasets"))).joinpath("bundled").glob("*.scene.npz"))
+    assert len(paths) == 6
+    assert sum(path.stat().st_size for path in paths) < 600_000
+    bundled = [load_scene(path) for path in paths]
+    report = coverage(bundled)
+    assert report["out_of_order"] == {"overlapping": 0, "jumps": 0, "off_road": 0}
+    assert all(14 <= len(scene.sim_agents) <= 42 for scene in bundled)
+    assert report["signalled"] >= 2
+    assert report["kinds"]["pedestrian"] >= 5
+    assert report["kinds"]["cyclist"] >= 2
+    assert report["turns"]["left"] + report["turns"]["right"] >= 3
