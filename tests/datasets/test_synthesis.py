@@ -309,3 +309,10 @@ def test_the_bundled_scenes_are_small_varied_and_in_order() -> None:
     assert report["kinds"]["pedestrian"] >= 5
     assert report["kinds"]["cyclist"] >= 2
     assert report["turns"]["left"] + report["turns"]["right"] >= 3
+
+
+def test_a_town_where_nobody_parks_is_no_error() -> None:
+    from traj_diffusion.datasets.synthesis.parking import _keep_apart
+
+    parked = _keep_apart(np.random.default_rng(0), [], [], [])
+    assert len(parked.centre) == 0
