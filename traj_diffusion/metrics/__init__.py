@@ -1,0 +1,1 @@
+"""Scene and Rollouts in, numbers out. Knows no model."""
