@@ -1,0 +1,222 @@
+"""Waymo Open Motion Dataset: `Scenario` messages in TFRecord files, 9 s and 20 s, training and test splits alike."""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from traj_diffusion.datasets.readers.womd_decode import (
+    CONTROLS,
+    LEFT,
+    PREDECESSOR,
+    RIGHT,
+    SUCCESSOR,
+    RawScenario,
+    WireFault,
+    decode_scenario,
+)
+from traj_diffusion.datasets.tfrecord import is_tfrecord, read_records
+from traj_diffusion.errors import BadRecord, BadScene
+from traj_diffusion.scene import (
+    AgentKind,
+    Agents,
+    Csr,
+    EdgeType,
+    LaneType,
+    Lights,
+    LightState,
+    LineType,
+    Links,
+    Map,
+    MapKind,
+    Origin,
+    Routes,
+    Scene,
+    check_scene,
+)
+
+NAME = "WOMD Scenario TFRecord"
+PATTERNS = ("*.tfrecord*",)
+DT = 0.1
+METRES_PER_SECOND = 0.44704  # one mile per hour
+_SUBTYPES = {MapKind.LANE: LaneType, MapKind.ROAD_LINE: LineType, MapKind.ROAD_EDGE: EdgeType}
+
+
+def sniff(head: bytes, path: Path) -> bool:
+    """Return whether a file's first bytes are a TFRecord's, and what is framed is no tf.Example."""
+    return is_tfrecord(head) and not _is_example(head)
+
+
+def _is_example(head: bytes) -> bool:
+    """Return whether the first record is one field 1 from end to end, as a tf.Example is and a Scenario cannot be."""
+    length = struct.unpack("<Q", head[:8])[0]
+    if head[12:13] != b"\x0a":
+        return False
+    inner, at, shift = 0, 13, 0
+    while at < min(len(head), 23):
+        inner |= (head[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+        if head[at - 1] < 128:
+            break
+    return bool(inner == length - (at - 12))
+
+
+def read(path: Path) -> Iterator[Scene]:
+    """Yield the scenes of a file in order. Raises BadFile, or BadRecord naming file and record when it is reached."""
+    for number, record in enumerate(read_records(path)):
+        try:
+            yield scenario_to_scene(record)
+        except (WireFault, BadScene) as error:
+            raise BadRecord(f"{path}, record {number}: {error}") from error
+
+
+def scenario_to_scene(record: bytes) -> Scene:
+    """Return the scene of one serialised Scenario. Raises WireFault or BadScene.
+
+    Headings and the values of invalid states stay as recorded. Lane links that leave the map are dropped and counted.
+    """
+    raw = decode_scenario(record)
+    report: dict[str, int] = {}
+    steps = _steps(raw)
+    dt = _dt(raw, report)
+    scene = Scene(
+        id=raw.id.decode("utf-8", "replace"),
+        source="womd",
+        dt=dt,
+        current_index=raw.current_index,
+        ego=None if raw.sdc == -1 else raw.sdc,
+        agents=_agents(raw, steps, report),
+        map=_map(raw, report),
+        lights=_lights(raw, steps, report),
+        routes=Routes.absent(len(raw.track_id)),
+        report=tuple(report.items()),
+    )
+    return check_scene(scene)
+
+
+def _count(report: dict[str, int], what: str, count: int) -> None:
+    if count:
+        report[what] = report.get(what, 0) + count
+
+
+def _steps(raw: RawScenario) -> int:
+    """Return the number of steps T, on which timestamps and every track must agree."""
+    if len(raw.timestamps):
+        steps = len(raw.timestamps)
+    elif len(raw.states):
+        steps = int(raw.states[0])
+    else:
+        raise WireFault("the scenario: it holds neither timestamps nor tracks")
+    odd = np.flatnonzero(raw.states != steps)
+    if len(odd):
+        raise WireFault(f"track {odd[0]}: it has {raw.states[odd[0]]} states; the scenario has {steps} steps")
+    return steps
+
+
+def _dt(raw: RawScenario, report: dict[str, int]) -> float:
+    """Return the step: 0.1 s where the timestamps allow it, their median difference otherwise."""
+    if len(raw.timestamps) < 2:
+        return DT
+    gaps = np.diff(raw.timestamps)
+    if not np.isfinite(gaps).all():
+        raise WireFault("the scenario: a timestamp is not finite")
+    median = float(np.median(gaps))
+    dt = DT if abs(median - DT) < 0.1 * DT else median
+    _count(report, "steps whose timestamps are more than 10 % off the step", int((np.abs(gaps - dt) > 0.1 * dt).sum()))
+    return dt
+
+
+def _agents(raw: RawScenario, steps: int, report: dict[str, int]) -> Agents:
+    count = len(raw.track_id)
+    known = np.isin(raw.track_kind, [int(kind) for kind in AgentKind])
+    _count(report, "agents of unset or unknown type, read as OTHER", int((~known).sum()))
+    to_predict = np.zeros(count, bool)
+    odd = raw.predict[(raw.predict < 0) | (raw.predict >= count)]
+    if len(odd):
+        raise WireFault(f"the scenario: track_index {odd[0]} is to be predicted; it has {count} tracks")
+    to_predict[raw.predict] = True
+    box = raw.box.reshape(count, steps, 6)
+    return Agents(
+        id=raw.track_id,
+        kind=np.where(known, raw.track_kind, int(AgentKind.OTHER)).astype(np.uint8),
+        position=raw.centre.reshape(count, steps, 3),
+        heading=np.ascontiguousarray(box[..., 3]),
+        velocity=np.ascontiguousarray(box[..., 4:6]),
+        size=np.ascontiguousarray(box[..., :3]),
+        valid=raw.valid.reshape(count, steps),
+        to_predict=to_predict,
+    )
+
+
+def _map(raw: RawScenario, report: dict[str, int]) -> Map:
+    _count(report, "map features of no known kind, dropped", raw.features_without_kind)
+    subtype = raw.subtype
+    for kind, known in _SUBTYPES.items():
+        odd = (raw.feature_kind == kind) & ((subtype < 0) | (subtype > max(known)))
+        if odd.any():
+            _count(report, "map features of unknown subtype, read as undefined", int(odd.sum()))
+            subtype = np.where(odd, 0, subtype)
+    return Map(
+        points=raw.points,
+        start=raw.start,
+        kind=raw.feature_kind.astype(np.uint8),
+        subtype=subtype.astype(np.uint8),
+        id=raw.feature_id,
+        speed_limit=(raw.speed_limit_mph * METRES_PER_SECOND).astype(np.float32),
+        links=_links(raw, report),
+    )
+
+
+def _links(raw: RawScenario, report: dict[str, int]) -> Links:
+    """Return the lane links as row numbers; those to lanes outside the map are dropped."""
+    count = len(raw.feature_id)
+    lanes = np.flatnonzero(raw.feature_kind == MapKind.LANE)
+    order = lanes[np.argsort(raw.feature_id[lanes], kind="stable")]
+    ids = raw.feature_id[order]
+    relation, row, target = raw.links.T
+    place = np.minimum(np.searchsorted(ids, target), max(len(ids) - 1, 0))
+    inside = ids[place] == target if len(ids) else np.zeros(len(target), bool)
+    _count(report, "links to lanes outside the map, dropped", int((~inside).sum()))
+
+    def csr(wanted: int) -> Csr:
+        chosen = inside & (relation == wanted)
+        start = np.zeros(count + 1, np.int64)
+        np.cumsum(np.bincount(row[chosen], minlength=count), out=start[1:])
+        return Csr(start, order[place[chosen]].astype(np.int32) if len(ids) else np.zeros(0, np.int32))
+
+    return Links(
+        successors=csr(SUCCESSOR),
+        predecessors=csr(PREDECESSOR),
+        left=csr(LEFT),
+        right=csr(RIGHT),
+        controls=csr(CONTROLS),
+        origin=Origin.RECORDED if len(raw.links) else Origin.ABSENT,
+    )
+
+
+def _lights(raw: RawScenario, steps: int, report: dict[str, int]) -> Lights:
+    """Return one signal per lane that has a state at any step, in the order in which lanes first have one."""
+    recorded = len(raw.light_start) - 1
+    if recorded > steps:
+        raise WireFault(f"dynamic map state {steps}: the scenario has only {steps} steps")
+    _count(report, "steps without a dynamic map state, lights unobserved there", (steps - recorded) % steps)
+    if not len(raw.lights):
+        return Lights.none(steps)
+    lane, first, signal = np.unique(raw.lights[:, 0], return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    row_of = np.empty(len(order), np.int64)
+    row_of[order] = np.arange(len(order))
+    row = row_of[signal]
+    step = np.repeat(np.arange(recorded), np.diff(raw.light_start))
+    value = raw.lights[:, 1]
+    odd = (value < 0) | (value > max(LightState))
+    _count(report, "light states of unknown number, read as UNKNOWN", int(odd.sum()))
+    state = np.zeros((len(lane), steps), np.uint8)
+    observed = np.zeros((len(lane), steps), bool)
+    stop_point = np.zeros((len(lane), steps, 3))
+    state[row, step] = np.where(odd, 0, value)
+    stop_point[row, step] = raw.stop_point
+    observed[row, step] = True
+    _count(report, "light states given twice for a lane and step, the later kept", len(row) - int(observed.sum()))
+    return Lights(lane_id=lane[order], stop_point=stop_point, state=state, observed=observed)
