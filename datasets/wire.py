@@ -41,13 +41,14 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 @no_type_check
 def read_varint(data, at, end):
     """Return a varint as int64 (two's complement) and the position behind it."""
-    if at < end and data[at] < 128:
-        return np.int64(data[at]), at + 1
+    # Unsigned indices, here and below, spare numba's test for negative ones.
+    if at < end and data[np.uint64(at)] < 128:
+        return np.int64(data[np.uint64(at)]), at + 1
     value = np.uint64(0)
     for count in range(10):
         if at + count >= end:
             return np.int64(0), TRUNCATED
-        byte = data[at + count]
+        byte = data[np.uint64(at + count)]
         value |= np.uint64(byte & 127) << np.uint64(7 * count)
         if byte < 128:
             return np.int64(value), at + count + 1
@@ -105,12 +106,13 @@ def bits64(data, at):
 @compiled
 @no_type_check
 def bits32(data, at):
-    """Return four little-endian bytes as uint32."""
+    """Return four little-endian bytes as uint32; the caller has checked that they are there."""
+    first = np.uint64(at)
     return (
-        np.uint32(data[at])
-        | (np.uint32(data[at + 1]) << np.uint32(8))
-        | (np.uint32(data[at + 2]) << np.uint32(16))
-        | (np.uint32(data[at + 3]) << np.uint32(24))
+        np.uint32(data[first])
+        | (np.uint32(data[first + np.uint64(1)]) << np.uint32(8))
+        | (np.uint32(data[first + np.uint64(2)]) << np.uint32(16))
+        | (np.uint32(data[first + np.uint64(3)]) << np.uint32(24))
     )
 
 

@@ -186,18 +186,20 @@ def _ids(ids: list[Any], report: dict[str, int], what: str) -> np.ndarray:
 def _in_degrees(position: np.ndarray, heading: np.ndarray, valid: np.ndarray, report: dict[str, int]) -> bool:
     """Return whether headings [N, T] are degrees: which reading lies along the agents' motion?
 
-    Cars that reverse count as aligned too. Where nobody moves, or both readings fit alike, an angle beyond one turn
-    in radians decides, and the report says so.
+    Cars that reverse count as aligned too, at first. Where nobody moves, or both readings fit alike, an angle beyond
+    one turn in radians decides, and the report says so.
     """
     step = np.diff(position[..., :2], axis=1)
     moving = valid[:, 1:] & valid[:, :-1] & (np.hypot(step[..., 0], step[..., 1]) > 0.1)
     direction = np.arctan2(step[..., 1], step[..., 0])[moving]
     said = heading[:, 1:][moving]
     if len(said):
-        degrees = float(np.abs(np.cos(np.deg2rad(said) - direction)).mean())
-        radians = float(np.abs(np.cos(said - direction)).mean())
-        if abs(degrees - radians) > 0.05:
-            return degrees > radians
+        degrees, radians = np.cos(np.deg2rad(said) - direction), np.cos(said - direction)
+        # West is pi, and pi degrees is almost east: the first measure cannot tell them apart, the second can.
+        for measure in (np.abs, np.positive):
+            better = float((measure(degrees) - measure(radians)).mean())
+            if abs(better) > 0.05:
+                return better > 0
     _add(report, "unit of headings not to be told from motion, judged by magnitude")
     return bool(valid.any() and np.abs(heading[valid]).max() > 2 * math.pi)
 
