@@ -33,13 +33,13 @@ class EdgeIndex:
     box: Float32[np.ndarray, "chunks 4"]  # low x, low y, high x, high y
 
 
-def edge_polylines(features: Map) -> list[Float32[np.ndarray, "P 3"]]:
+def edge_polylines(features: Map) -> list[Float32[np.ndarray, "_ 3"]]:
     """Return the road edges that have at least two points, boundaries and medians alike."""
     lines = [features.polyline(int(row)) for row in features.rows(MapKind.ROAD_EDGE)]
     return [line.astype(np.float32) for line in lines if len(line) >= 2]
 
 
-def index_edges(lines: list[Float32[np.ndarray, "P 3"]]) -> EdgeIndex:
+def index_edges(lines: list[Float32[np.ndarray, "_ 3"]]) -> EdgeIndex:
     """Return the segments of the polylines with their neighbours.
 
     A closed polyline (its ends less than 1 m apart) goes round only if none is longer: the official code pads all
