@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float32, Int64
 from traj_diffusion.errors import BadRollouts, BadScene
 from traj_diffusion.metrics.wosac.configs import CURRENT_INDEX, DT, STEPS
 from traj_diffusion.scene import MapKind, Rollouts, Scene
+from traj_diffusion.scene.invariants import MAX_COORDINATE
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,9 @@ def simulated_states(scene: Scene, rollouts: Rollouts, generation: bool) -> Stat
     if generation:
         if rollouts.size is None:
             raise BadRollouts(f"scene {scene.id}: no sizes; scenario generation is scored on the rollout's own boxes")
-        if not (np.isfinite(rollouts.size).all() and (rollouts.size >= 0).all()):
-            raise BadRollouts(f"scene {scene.id}: a box size is negative or not finite")
+        sizes = (runs, len(order), 3)
+        if rollouts.size.shape != sizes or not (np.isfinite(rollouts.size).all() and (rollouts.size >= 0).all()):
+            raise BadRollouts(f"scene {scene.id}: sizes are to be [R, A, 3] = {list(sizes)}, finite and not negative")
         size = np.repeat(rollouts.size[:, order, None], STEPS, 2)
         return _states(position, heading, size, np.ones(heading.shape, bool))
     log, history = logged_states(scene, generation), CURRENT_INDEX + 1
@@ -153,5 +155,7 @@ def _match(scene: Scene, rollouts: Rollouts, generation: bool) -> Int64[np.ndarr
             f"scene {scene.id}: run {run}, agent {found[agent]} is not there at step {first + step}; WOSAC wants every "
             "agent at all steps (hold the last state of one that leaves)"
         )
+    if (np.abs(rollouts.position) > MAX_COORDINATE).any():
+        raise BadRollouts(f"scene {scene.id}: a position lies beyond {MAX_COORDINATE:.0e} m")
     by_id = np.argsort(found)
     return by_id[np.searchsorted(found, wanted, sorter=by_id)]
