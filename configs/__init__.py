@@ -1,1 +1,35 @@
-"""Configurations: YAML files that hold what differs from the defaults beside the code that they configure."""
+"""Named settings: YAML that holds only what differs from the defaults of the dataclass that it configures."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from traj_diffusion.errors import BadConfig
+
+
+def read_config(room: str, name: str) -> dict[str, Any]:
+    """Return the settings `configs/<room>/<name>.yaml`."""
+    folder = resources.files("traj_diffusion.configs") / room
+    file = folder / f"{name}.yaml"
+    if not file.is_file():
+        known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+        raise BadConfig(f"no {room} config is called {name!r}; known: {', '.join(known)}")
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return dict(settings or {})
+
+
+def override(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Return the settings with `key=value` texts applied; values are read as YAML.
+
+    >>> override({"steps": 10}, ["steps=20", "seed=1"])
+    {'steps': 20, 'seed': 1}
+    """
+    settled = dict(settings)
+    for assignment in assignments:
+        key, sign, value = assignment.partition("=")
+        if not sign or not key:
+            raise BadConfig(f"{assignment!r} is no setting; write key=value, such as steps=2000")
+        settled[key.strip()] = yaml.safe_load(value)
+    return settled

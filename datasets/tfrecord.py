@@ -5,11 +5,12 @@ bytes, the data, and a masked CRC-32C of the data, all little-endian.
 """
 
 import gzip
+import io
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, no_type_check
+from typing import no_type_check
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def read_records(path: Path) -> Iterator[bytes]:
         raise BadFile(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _records(path: Path, stream: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
+def _records(path: Path, stream: io.BufferedIOBase) -> Iterator[bytes]:
     number = 0
     while True:
         where = f"{path}, record {number}"
@@ -119,7 +120,7 @@ def _records(path: Path, stream: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
         number += 1
 
 
-def _read(where: str, stream: BinaryIO | gzip.GzipFile, length: int) -> bytes:
+def _read(where: str, stream: io.BufferedIOBase, length: int) -> bytes:
     """Return up to `length` bytes. Memory grows with what arrives, not with what a header claims."""
     try:
         data = stream.read(min(length, _CHUNK))

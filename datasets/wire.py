@@ -160,7 +160,7 @@ def bytes_field(number: int, value: bytes) -> bytes:
 
 def packed_integers_field(number: int, values: Iterable[int]) -> bytes:
     """Return a packed repeated int field; nothing at all for no values."""
-    packed = b"".join(varint(int(value)) for value in values)
+    packed = b"".join(varint(value) for value in values)
     return bytes_field(number, packed) if packed else b""
 
 

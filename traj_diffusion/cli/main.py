@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import click
 
 from traj_diffusion import __version__
+from traj_diffusion.cli.verbs import VERBS
 from traj_diffusion.errors import TrajDiffusionError
 
 
@@ -16,6 +17,10 @@ def cli() -> None:
 
     Exit codes: 0 done; 1 the work ran and its verdict is no; 2 bad input or usage.
     """
+
+
+for verb in VERBS:
+    cli.add_command(verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,1 +1,73 @@
 """Diffusion as pure maths on tensors: schedules, parameterisations, losses, samplers. No driving word in it."""
+
+from traj_diffusion.diffusion.forward import add_noise, noise_one_step
+from traj_diffusion.diffusion.grids import GRIDS, check_grid, karras_grid, log_snr_grid, make_grid, uniform_grid
+from traj_diffusion.diffusion.losses import LOSS_WEIGHTS, loss_weight, target_factor
+from traj_diffusion.diffusion.parameterisations import (
+    PARAMETERISATIONS,
+    Denoiser,
+    as_denoiser,
+    convert,
+    target,
+    to_eps,
+    to_x0,
+)
+from traj_diffusion.diffusion.rules import RULES, Ddim, Ddpm, DpmSolver, FlowEuler, FlowHeun, Heun, Rule, make_rule
+from traj_diffusion.diffusion.samplers import Noise, initial_noise, sample
+from traj_diffusion.diffusion.schedules import (
+    SCHEDULES,
+    CosineVP,
+    DiscreteVP,
+    Edm,
+    Schedule,
+    StraightFlow,
+    TableVP,
+    cosine_beta,
+    linear_beta,
+    make_schedule,
+    zero_terminal_snr,
+)
+
+__all__ = [
+    "GRIDS",
+    "LOSS_WEIGHTS",
+    "PARAMETERISATIONS",
+    "RULES",
+    "SCHEDULES",
+    "CosineVP",
+    "Ddim",
+    "Ddpm",
+    "Denoiser",
+    "DiscreteVP",
+    "DpmSolver",
+    "Edm",
+    "FlowEuler",
+    "FlowHeun",
+    "Heun",
+    "Noise",
+    "Rule",
+    "Schedule",
+    "StraightFlow",
+    "TableVP",
+    "add_noise",
+    "as_denoiser",
+    "check_grid",
+    "convert",
+    "cosine_beta",
+    "initial_noise",
+    "karras_grid",
+    "linear_beta",
+    "log_snr_grid",
+    "loss_weight",
+    "make_grid",
+    "make_rule",
+    "make_schedule",
+    "noise_one_step",
+    "sample",
+    "target",
+    "target_factor",
+    "to_eps",
+    "to_x0",
+    "uniform_grid",
+    "zero_terminal_snr",
+]

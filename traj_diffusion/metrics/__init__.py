@@ -1,1 +1,33 @@
-"""Scene and Rollouts in, numbers out. Knows no model."""
+"""Scene and rollouts in, numbers out: displacement, diversity, safety, multimodality; `wosac` is a room in the room. Knows no model."""
+
+from traj_diffusion.metrics.displacement import displacement
+from traj_diffusion.metrics.diversity import diversity
+from traj_diffusion.metrics.figures import Absent, Figure, Figures, Tally
+from traj_diffusion.metrics.matching import AgentSet, Matched, match
+from traj_diffusion.metrics.multimodality import budget_curve, multimodality, rank_histogram
+from traj_diffusion.metrics.routes import route_modes
+from traj_diffusion.metrics.safety import safety
+from traj_diffusion.metrics.score import Mean, SceneScore, Summary, score, summarise, table
+
+__all__ = [
+    "Absent",
+    "AgentSet",
+    "Figure",
+    "Figures",
+    "Matched",
+    "Mean",
+    "SceneScore",
+    "Summary",
+    "Tally",
+    "budget_curve",
+    "displacement",
+    "diversity",
+    "match",
+    "multimodality",
+    "rank_histogram",
+    "route_modes",
+    "safety",
+    "score",
+    "summarise",
+    "table",
+]

@@ -1,11 +1,12 @@
 """The nouns of the field: Scene and its parts, Rollouts, and what passes between a policy and its loop."""
 
+from traj_diffusion.scene.archive import atomic_path, file_stem
 from traj_diffusion.scene.csr import Csr
 from traj_diffusion.scene.files import load_scene, save_scene
 from traj_diffusion.scene.invariants import check_scene
 from traj_diffusion.scene.kinds import AgentKind, EdgeType, LaneType, LightState, LineType, MapKind, Origin
 from traj_diffusion.scene.policy import Plan, PlanRequest, Policy, WorldState
-from traj_diffusion.scene.rollouts import Rollouts
+from traj_diffusion.scene.rollouts import Rollouts, rollouts_path
 from traj_diffusion.scene.scene import Agents, Lights, Links, Map, Routes, Scene
 
 __all__ = [
@@ -28,7 +29,10 @@ __all__ = [
     "Routes",
     "Scene",
     "WorldState",
+    "atomic_path",
     "check_scene",
+    "file_stem",
     "load_scene",
+    "rollouts_path",
     "save_scene",
 ]

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,15 @@ from traj_diffusion.errors import BadFile
 
 _HEADER = "header"
 MAX_BYTES = 2 * 2**30
+
+
+def file_stem(name: str) -> str:
+    """Return a name as part of a file name: letters, digits, `.`, `_` and `-` stay, all else becomes `_`.
+
+    >>> file_stem("../tram 7")
+    '.._tram_7'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)[:150] or "_"
 
 
 @contextmanager

@@ -24,7 +24,8 @@ def check_scene(scene: Scene) -> Scene:
     known = [int(kind) for kind in AgentKind]
     _require(scene, bool(np.isin(agents.kind, known).all()), f"agent kinds {np.unique(agents.kind)}; known: {known}")
     for name in ("position", "heading", "velocity", "size"):
-        value = getattr(agents, name).reshape(len(agents), scene.steps, -1)
+        value = getattr(agents, name)
+        value = value[..., None] if value.ndim == 2 else value
         fine = np.abs(value) <= MAX_COORDINATE  # False for NaN
         if fine.all():
             continue

@@ -9,9 +9,14 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from traj_diffusion.errors import BadFile, BadRollouts
-from traj_diffusion.scene.archive import read_archive, write_archive
+from traj_diffusion.scene.archive import file_stem, read_archive, write_archive
 
 SCHEMA_VERSION = 1
+
+
+def rollouts_path(folder: Path, scene_id: str) -> Path:
+    """Return where the rollouts of a scene lie in a folder."""
+    return folder / f"{file_stem(scene_id)}.rollouts.npz"
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Rollouts:
 
     def save(self, folder: Path) -> Path:
         """Write `<scene id>.rollouts.npz` into the folder, whole or not at all, and return its path."""
-        path = folder / f"{self.scene_id}.rollouts.npz"
+        path = rollouts_path(folder, self.scene_id)
         arrays = {
             name: getattr(self, name)
             for name in ("agent_id", "kind", "position", "heading", "valid", *_OPTIONAL)

@@ -104,6 +104,15 @@ class Lights:
     def __len__(self) -> int:
         return len(self.lane_id)
 
+    def last_seen(self, now: int) -> tuple[Float64[np.ndarray, "S 3"], UInt8[np.ndarray, " S"], Bool[np.ndarray, " S"]]:
+        """Return stop point and state of each light when it was last observed up to step `now`, and whether it ever was."""
+        seen = self.observed[:, : now + 1]
+        ever = np.any(seen, axis=1)
+        last = now - np.argmax(seen[:, ::-1], axis=1)
+        rows = np.arange(len(self))
+        stop = np.where(ever[:, None], self.stop_point[rows, last], 0.0)
+        return stop, np.where(ever, self.state[rows, last], 0).astype(np.uint8), ever
+
     @classmethod
     def none(cls, steps: int) -> "Lights":
         """Return no signals over that many steps."""

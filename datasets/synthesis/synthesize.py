@@ -1,0 +1,115 @@
+"""From a seed to scenes: a town is laid out, filled with traffic, simulated, and recorded by vehicles in it."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from traj_diffusion.datasets.synthesis.demand import draw_demand
+from traj_diffusion.datasets.synthesis.layouts import Layout
+from traj_diffusion.datasets.synthesis.motion import humanise
+from traj_diffusion.datasets.synthesis.network import read_network
+from traj_diffusion.datasets.synthesis.parking import draw_parked
+from traj_diffusion.datasets.synthesis.record import DT, record, with_parked
+from traj_diffusion.datasets.synthesis.roadmap import build_map, drivable_area, with_lots
+from traj_diffusion.datasets.synthesis.tools import netconvert
+from traj_diffusion.datasets.synthesis.towns import draw_layout
+from traj_diffusion.datasets.synthesis.windows import STEPS, cut_scene, find_windows
+from traj_diffusion.errors import HostError
+from traj_diffusion.scene import Scene
+
+SCENES_PER_NETWORK = 8
+WARM_UP = 40.0  # s
+ROUNDS = 4  # windows in time per run
+ATTEMPTS = 5
+
+
+def scene_name(seed: int, network: int, window: int) -> str:
+    """Return the id of a scene."""
+    return f"sumo-{seed}-{network}-{window}"
+
+
+def synthesize(
+    seed: int, first: int = 0, count: int = SCENES_PER_NETWORK, net_file: Path | None = None
+) -> Iterator[Scene]:
+    """Yield the simulated scenes numbered `first` to `first + count - 1` of a seed.
+
+    Scene i is window i % SCENES_PER_NETWORK of network i // SCENES_PER_NETWORK, named `sumo-<seed>-<network>-<window>`.
+    A network depends on (seed, its number) alone, so split training from validation by networks: windows of one
+    network share its streets and drivers. No agent at one time is in two scenes. One simulation runs per process.
+    With `net_file`, a SUMO network of one's own, all traffic drives there instead of on random streets.
+    Raises MissingExtra without SUMO, BadFile for a network file that cannot be read.
+    """
+    if seed < 0 or first < 0 or count < 0:
+        raise ValueError(f"seed, first and count must not be negative: {seed}, {first}, {count}")
+    last = first + count
+    for network in range(first // SCENES_PER_NETWORK, -(-last // SCENES_PER_NETWORK)):
+        base = network * SCENES_PER_NETWORK
+        wanted = range(max(first - base, 0), min(last - base, SCENES_PER_NETWORK))
+        yield from network_scenes(seed, network, wanted, net_file)
+
+
+def network_scenes(seed: int, number: int, wanted: Sequence[int], net_file: Path | None = None) -> list[Scene]:
+    """Return those windows of one network."""
+    for attempt in range(ATTEMPTS):
+        rng = np.random.default_rng([seed, number, attempt])
+        try:
+            found = _attempt(rng, [seed, number, attempt], wanted, net_file)
+        except HostError:
+            if attempt + 1 == ATTEMPTS:
+                raise
+            continue
+        if found is not None:
+            return found
+    raise HostError(f"network {number} of seed {seed}: no {SCENES_PER_NETWORK} windows in {ATTEMPTS} attempts")
+
+
+def _attempt(
+    rng: np.random.Generator, key: list[int], wanted: Sequence[int], net_file: Path | None
+) -> list[Scene] | None:
+    """Return the wanted windows of one simulation, or None if it is too quiet to hold SCENES_PER_NETWORK."""
+    steps = ROUNDS * (STEPS + 10)
+    with tempfile.TemporaryDirectory(prefix="traj-diffusion-") as folder:
+        net = net_file or _build_network(draw_layout(rng), Path(folder))
+        network = read_network(net)
+        drivable = drivable_area(network)
+        parked = draw_parked(rng, network, drivable)
+        roads = build_map(network, with_lots(drivable, parked.lots), parked.driveways)
+        demand = draw_demand(rng, network, WARM_UP + steps * DT)
+        route_file = Path(folder) / "r.rou.xml"
+        route_file.write_text(demand.xml(), encoding="utf-8")
+        tracks = record(net, route_file, demand, roads, WARM_UP, steps, int(rng.integers(2**31)))
+    tracks = with_parked(humanise(rng, tracks), parked)
+    windows = []
+    for turn in range(ROUNDS):
+        windows += find_windows(rng, tracks, turn * (STEPS + 10), -(-SCENES_PER_NETWORK // ROUNDS) + 1)
+    if len(windows) < SCENES_PER_NETWORK:
+        return None
+    seed, number, _ = key
+    return [
+        cut_scene(
+            # Each window has randomness of its own, so that it is the same whichever others are wanted.
+            np.random.default_rng([*key, i]),
+            scene_name(seed, number, i),
+            windows[i],
+            tracks,
+            network,
+            roads,
+            demand.route,
+        )
+        for i in wanted
+    ]
+
+
+def _build_network(layout: Layout, folder: Path) -> Path:
+    nodes, edges, joints, net = (folder / name for name in ("n.nod.xml", "e.edg.xml", "c.con.xml", "n.net.xml"))
+    nodes.write_text(layout.node_xml(), encoding="utf-8")
+    edges.write_text(layout.edge_xml(), encoding="utf-8")
+    joints.write_text(layout.connection_xml(), encoding="utf-8")
+    netconvert(
+        f"-n {nodes} -e {edges} -x {joints} -o {net} --precision 3 --offset.disable-normalization --crossings.guess"
+        " --no-turnarounds.except-deadend --junctions.limit-turn-speed 2.2 --junctions.internal-link-detail 20"
+        f" --junctions.corner-detail 20 --default.junctions.radius {layout.radius:.2f}".split()
+    )
+    return net

@@ -1,0 +1,62 @@
+"""Many simulated scenes to a folder, over several processes and resumable."""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from traj_diffusion.datasets.synthesis.synthesize import SCENES_PER_NETWORK, network_scenes, scene_name
+from traj_diffusion.scene import save_scene
+
+
+def write_scenes(
+    out: Path,
+    scenes: int,
+    seed: int,
+    workers: int = 2,
+    first: int = 0,
+    net_file: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Write the scenes `first` to `first + scenes - 1` of a seed as `<id>.scene.npz` and return their paths.
+
+    Files that exist are kept, so a run that was stopped goes on where it was. The same files come out whatever the
+    number of workers. `net_file` is a SUMO network of one's own to drive on. `progress` is told (done, of how many).
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1: {workers}")
+    out.mkdir(parents=True, exist_ok=True)
+    missing: dict[int, list[int]] = {}
+    paths = []
+    for number in range(first, first + scenes):
+        network, window = divmod(number, SCENES_PER_NETWORK)
+        paths.append(out / f"{scene_name(seed, network, window)}.scene.npz")
+        if not paths[-1].exists():
+            missing.setdefault(network, []).append(window)
+    done = scenes - sum(map(len, missing.values()))
+    if progress is not None:
+        progress(done, scenes)
+    if not missing:
+        return paths
+    # A fresh process per worker: libsumo holds one simulation per process, and a fork would share its state.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
+        jobs = {
+            pool.submit(_write_network, out, seed, network, windows, net_file): len(windows)
+            for network, windows in missing.items()
+        }
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                done += jobs[job]
+                if progress is not None:
+                    progress(done, scenes)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return paths
+
+
+def _write_network(out: Path, seed: int, network: int, windows: list[int], net_file: Path | None) -> None:
+    for scene in network_scenes(seed, network, windows, net_file):
+        save_scene(scene, out / f"{scene.id}.scene.npz")

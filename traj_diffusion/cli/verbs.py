@@ -1,0 +1,194 @@
+"""The verbs: each parses, calls one function of a lower room, and prints. What is heavy is imported inside."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def _bar(length: int | None, label: str) -> Any:
+    return click.progressbar(length=length, label=label, show_pos=True, file=click.get_text_stream("stderr"))
+
+
+@click.command(
+    epilog="\b\nExamples:\n  traj-diffusion rollout bundled --futures 8 --out out\n"
+    "  traj-diffusion rollout scenario.tfrecord --policy constant_velocity --out out"
+)
+@click.argument("scenes")
+@click.option("--out", type=_FOLDER, required=True, help="Folder for rollouts, pictures and players.")
+@click.option("--policy", default="tiny", show_default=True, help="Bundled model, checkpoint file, or baseline.")
+@click.option("--futures", default=8, show_default=True, help="Joint futures K sampled at every replanning.")
+@click.option("--rollouts", default=6, show_default=True, help="Closed-loop runs R of each scene.")
+@click.option("--replan-every", default=5, show_default=True, help="Ticks of 0.1 s between two plans.")
+@click.option("--steps", default=None, type=int, help="Denoising steps.  [default: the model's]")
+@click.option("--ego", type=click.Choice(["model", "log"]), default="model", show_default=True)
+@click.option("--lights", type=click.Choice(["hold", "log"]), default="hold", show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--no-pictures", is_flag=True, help="Write rollouts only.")
+def rollout(scenes: str, out: Path, policy: str, steps: int | None, no_pictures: bool, **settings: Any) -> None:
+    """Roll SCENES out in closed loop: one file of rollouts, a PNG and an HTML player for each scene, and scores.
+
+    SCENES is a file of any known format, a folder, a JSON list of {file, id}, or the word `bundled`.
+    """
+    from traj_diffusion.evaluation.gallery import roll_out_to
+    from traj_diffusion.evaluation.run import RunSettings
+    from traj_diffusion.policies import load_policy
+
+    driver = load_policy(policy, steps)
+    with _bar(None, "scenes") as bar:
+        made = roll_out_to(scenes, driver, RunSettings(**settings), out, not no_pictures, lambda name: bar.update(1))
+    click.echo(made.table)
+    for what, path in made.paths.items():
+        click.echo(f"{what}: {path}")
+
+
+@click.command(
+    epilog="\b\nExamples:\n  traj-diffusion evaluate bundled --policy constant_velocity\n"
+    "  traj-diffusion evaluate scenes/ --rollouts out/"
+)
+@click.argument("scenes")
+@click.option("--policy", default=None, help="Bundled model, checkpoint file, or baseline to roll out and score.")
+@click.option("--rollouts", "folder", type=_FOLDER, default=None, help="Folder of <scene id>.rollouts.npz to score.")
+@click.option(
+    "--out",
+    type=_FOLDER,
+    default=Path("evaluation"),
+    show_default=True,
+    help="Rows are kept here; a second run goes on.",
+)
+@click.option("--runs", default=6, show_default=True, help="Closed-loop runs R of each scene.")
+@click.option("--replan-every", default=5, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--allow-missing", is_flag=True, help="Score the scenes that have rollouts.")
+@click.option("--all", "everything", is_flag=True, help="Show all metrics, not only the main ones.")
+@click.option("--json", "as_json", type=click.Path(dir_okay=False, path_type=Path), help="Also write the summary here.")
+def evaluate(
+    scenes: str,
+    policy: str | None,
+    folder: Path | None,
+    out: Path,
+    runs: int,
+    replan_every: int,
+    seed: int,
+    allow_missing: bool,
+    everything: bool,
+    as_json: Path | None,
+) -> None:
+    """Score SCENES: either roll a policy out, or read rollouts that any model wrote."""
+    from traj_diffusion.evaluation.run import (
+        RunSettings,
+        evaluate_folder,
+        evaluate_policy,
+        headline,
+        summary,
+        write_summary,
+    )
+    from traj_diffusion.metrics import table
+    from traj_diffusion.policies import load_policy
+
+    if (policy is None) == (folder is None):
+        raise click.UsageError("give either --policy NAME or --rollouts DIR")
+    with _bar(None, "scenes") as bar:
+        if folder is not None:
+            name = folder.name
+            scores = evaluate_folder(scenes, folder, out / "rows.jsonl", allow_missing, lambda scene: bar.update(1))
+        else:
+            driver = load_policy(str(policy))
+            name = driver.name
+            settings = RunSettings(rollouts=runs, replan_every=replan_every, seed=seed)
+            scores = evaluate_policy(scenes, driver, settings, out / f"{name}.rows.jsonl", lambda scene: bar.update(1))
+    found = {name: summary(scores)}
+    click.echo(table(found) if everything else headline(found))
+    if as_json is not None:
+        write_summary(as_json, found)
+        click.echo(f"summary: {as_json}")
+
+
+@click.command(epilog="\b\nExample:\n  traj-diffusion inspect scenario.tfrecord --picture scene.png")
+@click.argument("scenes")
+@click.option("--id", "scene_id", default=None, help="Only the scene of this id.")
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write a PNG of the first scene.")
+def inspect(scenes: str, scene_id: str | None, picture: Path | None) -> None:
+    """Show what is inside SCENES, as a table and a picture."""
+    from traj_diffusion.datasets import read_scenes, summarise
+    from traj_diffusion.errors import BadFile
+    from traj_diffusion.viz import save_picture
+
+    shown = 0
+    for scene in read_scenes(scenes):
+        if scene_id is not None and scene.id != scene_id:
+            continue
+        rows = summarise(scene)
+        width = max(len(name) for name, _ in rows)
+        click.echo("\n".join(f"{name.ljust(width)}  {value}" for name, value in rows) + "\n")
+        if picture is not None and not shown:
+            click.echo(f"picture: {save_picture(picture, scene)}\n")
+        shown += 1
+    if not shown:
+        raise BadFile(f"{scenes}: holds no scene" + (f" {scene_id!r}" if scene_id else ""))
+
+
+@click.command(epilog="\b\nExample:\n  traj-diffusion synthesize --scenes 100 --seed 1 --out scenes")
+@click.option("--scenes", default=100, show_default=True, help="How many.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--out", type=_FOLDER, required=True)
+@click.option("--workers", default=2, show_default=True)
+@click.option("--map", "net_file", type=click.Path(dir_okay=False, path_type=Path), help="A SUMO network of your own.")
+def synthesize(scenes: int, seed: int, out: Path, workers: int, net_file: Path | None) -> None:
+    """Simulate scenes with SUMO on random towns: `<id>.scene.npz` files. Needs the extra [sumo]."""
+    from traj_diffusion.datasets.synthesis import write_scenes
+
+    with _bar(scenes, "scenes") as bar:
+        write_scenes(
+            out, scenes, seed, workers, net_file=net_file, progress=lambda done, total: bar.update(done - bar.pos)
+        )
+    click.echo(f"{scenes} scenes: {out}")
+
+
+@click.command(epilog="\b\nExample:\n  traj-diffusion prepare scenes/ --out cache")
+@click.argument("sources", nargs=-1, required=True)
+@click.option("--out", type=_FOLDER, required=True, help="A new folder for the cache.")
+def prepare(sources: tuple[str, ...], out: Path) -> None:
+    """Pack SOURCES into one cache for training."""
+    from traj_diffusion.datasets.cache import prepare_cache
+
+    with _bar(None, "scenes") as bar:
+        report = prepare_cache(sources, out, lambda done: bar.update(1))
+    click.echo(report)
+
+
+@click.command(
+    epilog="\b\nExample:\n  traj-diffusion train --config tiny --cache cache --out runs/tiny steps=2000 batch=8"
+)
+@click.option("--config", default="tiny", show_default=True, help="A setting in configs/train.")
+@click.option("--cache", type=_FOLDER, required=True, help="A folder that `prepare` made.")
+@click.option("--out", type=_FOLDER, required=True, help="Checkpoints and log; a second run goes on from there.")
+@click.option(
+    "--data", default="not stated", help="What the cache holds and under which licence; kept with the weights."
+)
+@click.option("--threads", default=None, type=int, help="Threads of torch.  [default: all cores]")
+@click.argument("settings", nargs=-1)
+def train(config: str, cache: Path, out: Path, data: str, threads: int | None, settings: tuple[str, ...]) -> None:
+    """Train a model on a cache. SETTINGS are key=value, such as steps=2000."""
+    import torch
+
+    from traj_diffusion.datasets.cache import Cache
+    from traj_diffusion.training import train as run
+    from traj_diffusion.training.config import load_train_config
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    settled = load_train_config(config, settings)
+
+    def show(step: int, means: dict[str, float]) -> None:
+        bar.update(step - bar.pos)
+        click.echo("  ".join(f"{name} {value:.4f}" for name, value in means.items()), err=True)
+
+    with _bar(settled.steps, "steps") as bar:
+        path = run(settled, Cache(cache), out, config, data, show)
+    click.echo(f"checkpoint: {path}")
+
+
+VERBS = (rollout, evaluate, inspect, synthesize, prepare, train)

@@ -1,0 +1,61 @@
+"""What the functions of this room refuse, in words that say what would fit."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def align(level: Shaped[Tensor, "..."], x: Shaped[Tensor, "..."], name: str = "t") -> Shaped[Tensor, "..."]:
+    """Return `level` with axes of size 1 appended, so that it multiplies `x`.
+
+    The shape of `level` must be that of the leading axes of `x`, where 1 stands for any size. torch would line up
+    the *trailing* axes instead, and a level [B] would silently fall on the wrong axis of an x [B, B, D].
+    """
+    fits = level.ndim <= x.ndim and all(a in (1, b) for a, b in zip(level.shape, x.shape, strict=False))
+    if not fits:
+        raise ValueError(
+            f"{name} has shape {list(level.shape)}, x has shape {list(x.shape)}: the shape of {name} must equal the "
+            f"leading axes of x, {list(x.shape[: level.ndim])} here, with 1 allowed for any of them"
+        )
+    return level.reshape(*level.shape, *[1] * (x.ndim - level.ndim))
+
+
+def same_shape(value: Shaped[Tensor, "..."], x: Shaped[Tensor, "..."], name: str, other: str) -> None:
+    """Raise ValueError unless both have one shape; broadcasting one into the other hides a mistake."""
+    if value.shape != x.shape:
+        raise ValueError(
+            f"{name} has shape {list(value.shape)}, {other} has shape {list(x.shape)}: both need the same shape"
+        )
+
+
+def all_finite(value: Shaped[Tensor, "..."], name: str) -> None:
+    """Raise ValueError where a value is NaN or infinite, with the place of the first one."""
+    bad = ~torch.isfinite(value)
+    if bad.any():
+        where = bad.nonzero()[0].tolist()
+        raise ValueError(f"{name} holds {int(bad.sum())} values that are NaN or infinite, the first at index {where}")
+
+
+def known(name: str, names: Iterable[str], what: str) -> str:
+    """Return the name, or raise ValueError with the nearest known one."""
+    names = list(names)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown {what} {name!r}; {hint}Known: {', '.join(names)}")
+    return name
+
+
+def make(name: str, makers: Mapping[str, Callable[..., T]], what: str, options: Mapping[str, Any]) -> T:
+    """Return what the maker of that name makes; ValueError for an unknown name or option."""
+    maker = makers[known(name, makers, what)]
+    try:
+        return maker(**options)
+    except TypeError as error:
+        raise ValueError(f"{what} {name!r}: {error}") from error

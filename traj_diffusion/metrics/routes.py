@@ -1,0 +1,129 @@
+"""Which way the rollouts go where lanes part: how many of the open routes are taken, and is the log's among them."""
+
+import numpy as np
+from jaxtyping import Float64
+
+from traj_diffusion.geometry import arc_length, wrap_angle
+from traj_diffusion.metrics.figures import Absent, Figures, Tally, absent
+from traj_diffusion.metrics.matching import AgentSet, Matched, is_vehicle
+from traj_diffusion.scene import LaneType, MapKind, Origin
+
+ON_LANE = 2.5
+"""Metres to a centre line, and 45 degrees to its direction, within which a vehicle begins on that lane."""
+FOLLOWS = 2.5
+"""Metres between a path and a route, on average over the last second, up to which the path follows the route."""
+CLEARLY = 1.0
+"""Metres by which the second-best route must be farther, or else the path has not chosen yet."""
+_MAX_ROUTES = 32
+_NAMES = ("route_coverage", "route_log_recall", "route_undecided_rate")
+
+
+def route_modes(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figures:
+    """Return how the rollouts share out over the lane choices ahead. Our own definitions.
+
+    Counted are vehicles that begin on a lane, go at 2 m/s or more, and have more than one route within what they cover
+    at that speed. A route is a chain of successors of the lane (or lanes) they begin on, as long as that. A path takes
+    the route that it lies nearest to in its last second, if within 2.5 m and by 1 m more clearly than the next.
+
+    - `route_coverage`: share of a vehicle's routes that some rollout takes. [0, 1], higher is more varied; not all
+      routes need to be likely, so compare models rather than expect 1.
+    - `route_log_recall`: share of vehicles whose logged route is taken by some rollout, among those whose log takes
+      one (mode coverage). [0, 1], higher is better.
+    - `route_undecided_rate`: share of (rollout, vehicle) pairs that take no route: off them all, or not at the fork
+      yet.
+    """
+    features = matched.scene.map
+    if features.links.origin == Origin.ABSENT:
+        return absent(list(_NAMES), "the map has no lane links" if len(features) else "the scene has no map")
+    velocity = matched.scene.agents.velocity[matched.rows, matched.scene.current_index].astype(np.float64)
+    speed = np.linalg.norm(velocity, axis=-1)
+    chosen = matched.counted(agents) & is_vehicle(matched.kind) & (speed >= 2.0)
+    horizon, last = matched.valid.shape[2] * matched.dt, max(1, round(1 / matched.dt))
+    coverage: list[float] = []
+    recalled: list[bool] = []
+    undecided = paths = 0
+    for agent in np.flatnonzero(chosen):
+        routes = _routes_ahead(matched, int(agent), speed[agent] * horizon)
+        if len(routes) < 2:
+            continue
+        taken = [_taken(matched.position[run, agent, -last:, :2], routes) for run in range(len(matched.valid))]
+        coverage.append(len(set(taken) - {None}) / len(routes))
+        undecided += sum(one is None for one in taken)
+        paths += len(taken)
+        if matched.log_valid[agent, -last:].all():
+            logged = _taken(matched.log_position[agent, -last:, :2], routes)
+            if logged is not None:
+                recalled.append(logged in taken)
+    if not coverage:
+        return absent(list(_NAMES), "no counted vehicle has a choice of routes")
+    recall = Tally(float(sum(recalled)), len(recalled)) if recalled else Absent("no log takes a route clearly")
+    return {
+        "route_coverage": Tally(float(sum(coverage)), len(coverage)),
+        "route_log_recall": recall,
+        "route_undecided_rate": Tally(float(undecided), paths),
+    }
+
+
+def _routes_ahead(matched: Matched, agent: int, reach: float) -> list[Float64[np.ndarray, "p 2"]]:
+    """Return the centre lines of the lane chains that begin where the agent is, cut `reach` metres on.
+
+    Chains that part only beyond are one; a chain that the map ends earlier is as long as the map has it.
+    """
+    features = matched.scene.map
+    place, heading = matched.now_position[agent, :2] + matched.origin[:2], float(matched.now_heading[agent])
+    rows = features.rows(MapKind.LANE)
+    rows = rows[features.subtype[rows] != LaneType.BIKE_LANE]
+    begins = []
+    for row in rows:
+        line = features.polyline(int(row))[:, :2]
+        if len(line) >= 2 and (np.abs(line - place).min(0) < 100).all():
+            along, aside, direction = _project(line, place)
+            if aside <= ON_LANE and abs(wrap_angle(heading - direction)) <= np.pi / 4:
+                begins.append((int(row), arc_length(line)[-1] - along))
+    chains = [([row], left) for row, left in begins]
+    done: list[list[int]] = []
+    while chains and len(chains) + len(done) <= _MAX_ROUTES:
+        chain, length = chains.pop()
+        after = [int(row) for row in features.links.successors[chain[-1]] if int(row) not in chain]
+        if length >= reach or not after:
+            done.append(chain)
+            continue
+        chains += [([*chain, row], length + arc_length(features.polyline(row)[:, :2])[-1]) for row in after]
+    lines = [np.concatenate([features.polyline(row)[:, :2] for row in chain]) - matched.origin[:2] for chain in done]
+    return _different([_cut(line, matched.now_position[agent, :2], reach) for line in lines])
+
+
+def _project(line: Float64[np.ndarray, "p 2"], point: Float64[np.ndarray, " 2"]) -> tuple[float, float, float]:
+    """Return distance along the line, distance aside, and the direction there."""
+    steps = np.diff(line, axis=0)
+    t = np.clip(((point - line[:-1]) * steps).sum(-1) / np.maximum((steps**2).sum(-1), 1e-12), 0, 1)
+    gaps = np.linalg.norm(line[:-1] + t[:, None] * steps - point, axis=-1)
+    at = int(gaps.argmin())
+    along = arc_length(line)[at] + t[at] * np.linalg.norm(steps[at])
+    return float(along), float(gaps[at]), float(np.arctan2(steps[at, 1], steps[at, 0]))
+
+
+def _cut(
+    line: Float64[np.ndarray, "p 2"], begin: Float64[np.ndarray, " 2"], reach: float
+) -> Float64[np.ndarray, "q 2"]:
+    """Return the line's points every metre from beside `begin` on, `reach` metres far or to its end."""
+    start, _, _ = _project(line, begin)
+    length = arc_length(line)
+    at = np.arange(start, min(start + reach, length[-1]) + 1e-9, 1.0)
+    return np.stack([np.interp(at, length, line[:, axis]) for axis in range(2)], -1)
+
+
+def _different(lines: list[Float64[np.ndarray, "_ 2"]]) -> list[Float64[np.ndarray, "_ 2"]]:
+    """Return the lines without those that end on another that is kept: they offer no choice within reach."""
+    kept: list[Float64[np.ndarray, "_ 2"]] = []
+    for line in sorted(lines, key=len, reverse=True):
+        if all(np.linalg.norm(other - line[-1], axis=-1).min() > FOLLOWS for other in kept):
+            kept.append(line)
+    return kept
+
+
+def _taken(path: Float64[np.ndarray, "steps 2"], routes: list[Float64[np.ndarray, "_ 2"]]) -> int | None:
+    """Return which route the path follows, or None."""
+    gaps = [float(np.linalg.norm(path[:, None] - route[None], axis=-1).min(1).mean()) for route in routes]
+    first, second = np.argsort(gaps, kind="stable")[:2]
+    return int(first) if gaps[first] <= FOLLOWS and gaps[second] - gaps[first] >= CLEARLY else None

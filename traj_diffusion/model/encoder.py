@@ -1,0 +1,151 @@
+"""The scene encoder: from conditioning to what the denoiser asks at every step. Run once per tick, the map once a scene.
+
+Every agent has its own frame. It sees its nearest map pieces, lights and agents, each together with how it lies in
+that frame; so the encoding does not change when the world is shifted or turned, or agents change their order.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from traj_diffusion.datasets.conditioning import CODES, HISTORY_FEATURES, PIECE_POINTS, Conditioning, MapTensors
+from traj_diffusion.model.config import ModelConfig
+from traj_diffusion.model.layers import Attention, FeedForward
+from traj_diffusion.model.neighbours import RELATIVE_FEATURES, gather, nearest, relative
+
+N_KINDS = 5  # AgentKind, and 0 for nobody
+N_LIGHT_STATES = 9
+N_ROUTE_CODES = 3
+
+
+@dataclass(frozen=True)
+class SceneContext:
+    """What is known of each agent's surroundings, in its own frame."""
+
+    agent: Float[Tensor, "B A d"]
+    surroundings: Float[Tensor, "B A n d"]
+    seen: Bool[Tensor, "B A n"]
+    near_agents: Int[Tensor, "B A m"]
+    near_agents_valid: Bool[Tensor, "B A m"]
+    agent_relation: Float[Tensor, "B A m d"]
+
+
+class MapEncoder(nn.Module):
+    """One vector for each map piece, from its points in its own frame (PointNet, Qi et al. 2017)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.shape = nn.Sequential(nn.Linear(PIECE_POINTS * 2 + 2, width), nn.GELU(), nn.Linear(width, width))
+        self.code = nn.Embedding(CODES, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, tensors: MapTensors) -> Float[Tensor, "B M d"]:
+        """Return one row per piece; rows of absent pieces mean nothing."""
+        extra = torch.stack([tensors.length / 20, tensors.speed_limit / 20], -1)
+        return self.norm(self.shape(torch.cat([tensors.points.flatten(-2) / 10, extra], -1)) + self.code(tensors.code))
+
+
+class EncoderLayer(nn.Module):
+    """An agent asks its surroundings, then thinks."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config.width, config.n_heads)
+        self.feed_forward = FeedForward(config.width, config.expansion)
+        self.norm_ask, self.norm_think = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
+
+    def forward(
+        self,
+        agent: Float[Tensor, "B A d"],
+        surroundings: Float[Tensor, "B A n d"],
+        seen: Bool[Tensor, "B A n"],
+    ) -> Float[Tensor, "B A d"]:
+        prepared = self.attention.prepare(surroundings)
+        agent = agent + self.attention(self.norm_ask(agent)[..., None, :], prepared, seen)[..., 0, :]
+        return agent + self.feed_forward(self.norm_think(agent))
+
+
+class SceneEncoder(nn.Module):
+    """Agents with their history, and what surrounds each of them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.config = config
+        self.map = MapEncoder(config)
+        history = config.history_steps * HISTORY_FEATURES
+        self.history = nn.Sequential(nn.Linear(history + 5, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.kind = nn.Embedding(N_KINDS, width)
+        self.light = nn.Embedding(N_LIGHT_STATES, width)
+        self.route = nn.Embedding(N_ROUTE_CODES, width)
+        self.see_map = Relation(width)
+        self.see_light = Relation(width)
+        self.see_agent = Relation(width)
+        self.alone = nn.Parameter(torch.zeros(width))  # so that there is always something to attend to
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+
+    def forward(self, c: Conditioning, tensors: MapTensors, map_tokens: Float[Tensor, "b M d"]) -> SceneContext:
+        """Return the context of every agent. `tensors` and `map_tokens` may have a batch axis of 1, shared by all."""
+        cfg, worlds = self.config, c.valid.shape[0]
+        place, pose, velocity = c.pose[..., :2], c.pose, c.velocity
+
+        map_pose = tensors.pose.expand(worlds, -1, -1)
+        pieces, pieces_seen = nearest(
+            place,
+            velocity,
+            map_pose[..., :2],
+            tensors.length.expand(worlds, -1) / 2,
+            tensors.valid.expand(worlds, -1)[:, None],
+            cfg.near_map,
+        )
+        on_route = c.route.expand(worlds, -1, -1).gather(2, pieces)
+        still = torch.zeros_like(pieces, dtype=place.dtype)[..., None].expand(*pieces.shape, 2)
+        map_pairs = self.see_map(
+            gather(map_tokens, pieces) + self.route(on_route), relative(pose, velocity, gather(map_pose, pieces), still)
+        )
+
+        lights, lights_seen = nearest(
+            place,
+            velocity,
+            c.light_pose[..., :2],
+            torch.zeros_like(c.light_pose[..., 0]),
+            c.light_valid[:, None],
+            cfg.near_lights,
+        )
+        light_route = c.light_route.expand(worlds, -1, -1).gather(2, lights)
+        light_tokens = self.light(gather(c.light_state, lights)) + self.route(light_route)
+        still = torch.zeros_like(lights, dtype=place.dtype)[..., None].expand(*lights.shape, 2)
+        light_pairs = self.see_light(light_tokens, relative(pose, velocity, gather(c.light_pose, lights), still))
+
+        others = c.valid[:, None] & ~torch.eye(c.valid.shape[1], dtype=torch.bool, device=c.valid.device)
+        agents, agents_seen = nearest(place, velocity, place, torch.zeros_like(place[..., 0]), others, cfg.near_agents)
+        relation = relative(pose, velocity, gather(pose, agents), gather(velocity, agents))
+
+        history = torch.cat([(c.history * _HISTORY_SCALE.to(c.history)).flatten(-2), c.size / 5, c.speed / 10], -1)
+        agent = self.history(history) + self.kind(c.kind)
+        alone = self.alone.expand(*agent.shape[:2], 1, -1)
+        seen = torch.cat([pieces_seen, lights_seen, agents_seen, torch.ones_like(c.valid)[..., None]], -1)
+        agent_pairs = self.see_agent(gather(agent, agents), relation)
+        surroundings = torch.cat([map_pairs, light_pairs, agent_pairs, alone], -2)
+        for layer in self.layers:
+            agent = layer(agent, surroundings, seen)
+        return SceneContext(agent, surroundings, seen, agents, agents_seen, agent_pairs)
+
+
+_HISTORY_SCALE = torch.tensor([0.1, 0.1, 1.0, 1.0, 0.1, 0.1, 1.0])
+
+
+class Relation(nn.Module):
+    """A thing as somebody sees it: what it is, and how it lies in the observer's frame."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.what = nn.Linear(width, width)
+        self.where = nn.Sequential(nn.Linear(RELATIVE_FEATURES, width), nn.GELU(), nn.Linear(width, width))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, what: Float[Tensor, "B A n d"], where: Float[Tensor, "B A n f"]) -> Float[Tensor, "B A n d"]:
+        return self.norm(self.what(what) + self.where(where))

@@ -1,0 +1,57 @@
+"""The few layers that everything is made of. All attention goes through torch's fused kernel."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with a GELU between them."""
+
+    def __init__(self, width: int, expansion: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, expansion * width)
+        self.down = nn.Linear(expansion * width, width)
+
+    def forward(self, x: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:
+        return self.down(functional.gelu(self.up(x), approximate="tanh"))
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017); keys and values may be prepared once and used at every step."""
+
+    def __init__(self, width: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width)
+
+    def prepare(self, memory: Float[Tensor, "*lead m d"]) -> tuple[Tensor, Tensor]:
+        """Return keys and values [*lead, heads, m, d / heads]."""
+        key, value = self.key_value(memory).chunk(2, -1)
+        return self._split(key), self._split(value)
+
+    def forward(
+        self,
+        x: Float[Tensor, "*lead n d"],
+        prepared: tuple[Tensor, Tensor],
+        valid: Bool[Tensor, "*lead m"] | None = None,
+    ) -> Float[Tensor, "*lead n d"]:
+        """Return what each of the n rows gathers from the m prepared ones; at least one of them must be valid."""
+        mask = None if valid is None else valid[..., None, None, :]
+        mixed = functional.scaled_dot_product_attention(self._split(self.query(x)), *prepared, attn_mask=mask)
+        return self.out(mixed.transpose(-2, -3).flatten(-2))
+
+    def _split(self, x: Float[Tensor, "*lead n d"]) -> Float[Tensor, "*lead heads n e"]:
+        return x.unflatten(-1, (self.n_heads, -1)).transpose(-2, -3)
+
+
+def fourier(value: Float[Tensor, "*lead"], width: int) -> Float[Tensor, "*lead d"]:
+    """Return sines and cosines of a number in [0, 1] at frequencies from a half to some hundred turns."""
+    frequency = torch.exp(torch.linspace(0, math.log(200.0), width // 2, device=value.device)) * math.pi
+    angle = value[..., None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], -1)

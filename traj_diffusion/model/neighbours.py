@@ -1,0 +1,66 @@
+"""Whom and what an agent sees: the nearest few, as they lie in its own frame. This makes all cost linear in agents."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from traj_diffusion.geometry import to_local, wrap_angle
+
+LOOKAHEAD = 2.0  # s; near is what is near now, or near where the present velocity leads in this time
+MAX_LEAD = 30.0  # m
+RELATIVE_FEATURES = 9
+
+
+def nearest(
+    position: Float[Tensor, "B A 2"],
+    velocity: Float[Tensor, "B A 2"],
+    target: Float[Tensor, "B M 2"],
+    reach: Float[Tensor, "B M"],
+    valid: Bool[Tensor, "B #A M"],
+    count: int,
+) -> tuple[Int[Tensor, "B A n"], Bool[Tensor, "B A n"]]:
+    """Return which targets are nearest to each agent, the nearest first, and which of them exist at all.
+
+    The distance is to the target's centre less its `reach`, from where the agent is or from where it will be in
+    LOOKAHEAD seconds at its present velocity, whichever is less.
+    """
+    lead = velocity * LOOKAHEAD
+    lead = lead * (MAX_LEAD / lead.norm(dim=-1, keepdim=True).clamp(min=MAX_LEAD))
+    distance = torch.minimum(torch.cdist(position, target), torch.cdist(position + lead, target)) - reach[:, None]
+    distance = distance.masked_fill(~valid, torch.inf)
+    near = distance.topk(min(count, target.shape[1]), dim=-1, largest=False)
+    return near.indices, near.values.isfinite()
+
+
+def gather(values: Tensor, index: Int[Tensor, "B A n"]) -> Tensor:
+    """Return values [B or 1, M, ...] at the indices of each agent: [B, A, n, ...]."""
+    batch = torch.arange(index.shape[0], device=index.device)[:, None, None]
+    return values[batch if values.shape[0] > 1 else torch.zeros_like(batch), index]
+
+
+def relative(
+    pose: Float[Tensor, "B A 3"],
+    velocity: Float[Tensor, "B A 2"],
+    other: Float[Tensor, "B A n 3"],
+    other_velocity: Float[Tensor, "B A n 2"],
+) -> Float[Tensor, "B A n 9"]:
+    """Return how others lie and move as an agent sees them: invariant to where the world's origin is.
+
+    Coarse and fine offsets (over 50 m, and saturating within 10 m), distance on a log scale, direction, velocity
+    difference (over 10 m/s).
+    """
+    offset = to_local(other[..., :2], pose[..., None, :2], pose[..., None, 2])
+    distance = offset.norm(dim=-1, keepdim=True)
+    turn = wrap_angle(other[..., 2] - pose[..., None, 2])
+    drift = to_local(other_velocity - velocity[..., None, :], torch.zeros_like(offset), pose[..., None, 2])
+    return torch.cat(
+        [
+            offset / 50,
+            offset / (distance + 5),
+            torch.log1p(distance) / 4,
+            turn.cos()[..., None],
+            turn.sin()[..., None],
+            drift / 10,
+        ],
+        -1,
+    )

@@ -1,0 +1,210 @@
+"""The diffusion policy: conditioning from the simulated state, joint actions from noise, futures through kinematics."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64
+from torch import Tensor
+
+from traj_diffusion.datasets.conditioning import (
+    ABSENT_ROUTE,
+    HISTORY_STEPS,
+    Conditioning,
+    MapTensors,
+    condition,
+    cut_map,
+    light_poses,
+    light_rows,
+    map_tensors,
+    route_codes,
+)
+from traj_diffusion.diffusion import (
+    Ddim,
+    as_denoiser,
+    initial_noise,
+    keyed_normal,
+    make_schedule,
+    sample,
+    uniform_grid,
+)
+from traj_diffusion.geometry import to_world
+from traj_diffusion.kinematics import ACTION, DT, decode
+from traj_diffusion.model import TrafficDiffusion, find_checkpoint, load_checkpoint
+from traj_diffusion.scene import Map, Plan, PlanRequest, Scene, WorldState
+
+DEFAULT_STEPS = 8
+# Worlds are planned for in blocks of about this many agent futures, which bounds memory.
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class EncodedScene:
+    """What the policy remembers of a scene: its map as vectors, and the routes of its agents by their id."""
+
+    origin: Float64[np.ndarray, " 2"]
+    map: Map
+    piece_row: np.ndarray
+    tensors: MapTensors
+    tokens: Tensor
+    scene: Scene
+    row_of: dict[int, int]
+
+
+class DiffusionPolicy:
+    """Joint futures of all agents from a trained denoiser. Keeps nothing between calls."""
+
+    def __init__(self, model: TrafficDiffusion, name: str, steps: int = DEFAULT_STEPS) -> None:
+        if steps < 1:
+            raise ValueError(f"a plan takes at least one denoising step, not {steps}")
+        self.model = model
+        self.steps = steps
+        self._name = name
+        self._schedule = make_schedule(model.config.schedule)
+        self._grid = uniform_grid(self._schedule, steps)
+
+    @property
+    def name(self) -> str:
+        """Name of the checkpoint."""
+        return self._name
+
+    @property
+    def history_steps(self) -> int:
+        """Steps of history that the network sees."""
+        return HISTORY_STEPS
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.action_scale.device
+
+    @torch.no_grad()
+    def encode(self, scene: Scene) -> EncodedScene:
+        """Return the scene's map as one vector per piece; coordinates are taken relative to a point in its middle."""
+        points = scene.map.points[:, :2] if len(scene.map.points) else scene.agents.position[:, scene.current_index, :2]
+        origin = np.round((points.min(axis=0) + points.max(axis=0)) / 2) if len(points) else np.zeros(2)
+        pieces = cut_map(scene.map, origin)
+        tensors = map_tensors(pieces).to(self.device)
+        return EncodedScene(
+            origin=origin,
+            map=scene.map,
+            piece_row=pieces.row,
+            tensors=tensors,
+            tokens=self.model.encode_map(tensors),
+            scene=scene,
+            row_of={int(agent): row for row, agent in enumerate(scene.agents.id)},
+        )
+
+    @torch.no_grad()
+    def plan(self, request: PlanRequest) -> Plan:
+        """Return K joint futures of 8 s for each world."""
+        state = request.state
+        if abs(state.dt - DT) > 1e-9:
+            raise ValueError(f"this policy plans in steps of {DT} s, the state has {state.dt} s")
+        c = self.condition(request)
+        worlds, agents = c.valid.shape
+        per_block = max(1, BLOCK // max(1, agents * request.futures))
+        parts = [
+            self._plan_block(c, request, slice(first, min(first + per_block, worlds)))
+            for first in range(0, worlds, per_block)
+        ]
+        position, heading, velocity = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Plan(position, heading, velocity, np.zeros((worlds, request.futures), np.float32), DT)
+
+    def condition(self, request: PlanRequest) -> Conditioning:
+        """Return what the network sees of the request's state."""
+        state, context = request.state, request.context
+        history = min(HISTORY_STEPS, state.valid.shape[2])
+        pad = HISTORY_STEPS - history
+
+        def recent(values: np.ndarray) -> np.ndarray:
+            values = values[:, :, -history:]
+            return np.pad(values, ((0, 0), (0, 0), (pad, 0), *((0, 0),) * (values.ndim - 3)))
+
+        valid = recent(state.valid)
+        position = (recent(state.position)[..., :2] - context.origin) * valid[..., None]
+        rows = np.array([context.row_of.get(int(agent), -1) for agent in state.agent_id], np.int64)
+        to = self.device
+        return condition(
+            position=torch.from_numpy(position.astype(np.float32)).to(to),
+            heading=torch.from_numpy(np.where(valid, recent(state.heading), 0).astype(np.float32)).to(to),
+            velocity=torch.from_numpy((recent(state.velocity) * valid[..., None]).astype(np.float32)).to(to),
+            valid=torch.from_numpy(valid).to(to),
+            size=torch.from_numpy(state.size.astype(np.float32)).expand(state.worlds, -1, -1).to(to),
+            kind=torch.from_numpy(state.kind.astype(np.int64)).expand(state.worlds, -1).to(to),
+            **{name: value.to(to) for name, value in self._lights(state, context, rows).items()},
+            route=_routes(context.scene, rows, context.piece_row, context.tensors.valid.shape[1]).to(to),
+        )
+
+    def _lights(self, state: WorldState, context: EncodedScene, rows: np.ndarray) -> dict[str, Tensor]:
+        pose = light_poses(context.map, state.light_lane, state.light_stop, context.origin)
+        lanes = light_rows(context.map, state.light_lane)
+        return {
+            "light_pose": torch.from_numpy(pose).expand(state.worlds, -1, -1),
+            "light_state": torch.from_numpy(state.light_state.astype(np.int64)),
+            "light_valid": torch.from_numpy(state.light_observed),
+            "light_route": _routes(context.scene, rows, lanes, len(lanes)),
+        }
+
+    def _plan_block(
+        self, c: Conditioning, request: PlanRequest, worlds: slice
+    ) -> tuple[Float64[np.ndarray, "W K A F 3"], Float32[np.ndarray, "W K A F"], Float32[np.ndarray, "W K A F 2"]]:
+        state, context = request.state, request.context
+        c = Conditioning(
+            **{name: value[worlds] if value.shape[0] == state.worlds else value for name, value in vars(c).items()}
+        )
+        prepared = self.model.encode(c, context.tensors, context.tokens)
+
+        def network(x_t: Tensor, t: Tensor) -> Tensor:
+            return self.model(x_t, t[:, None, None].expand(x_t.shape[:3]), prepared)
+
+        eps = self._noise(request, worlds).to(self.device)
+        denoise = as_denoiser(network, self.model.config.parameterisation, self._schedule)
+        x0 = sample(denoise, initial_noise(eps, self._schedule), self._schedule, self._grid, Ddim())
+        action = self.model.denormalise(x0, c.kind).transpose(1, 2)  # [W, K, A, knots, 3]
+
+        def per_future(value: Tensor) -> Tensor:
+            return value[:, None].expand(-1, request.futures, *(-1,) * (value.ndim - 1))
+
+        motion = decode(action, per_future(c.speed), per_future(c.kind), per_future(c.size[..., 0]))
+        pose = per_future(c.pose)
+        place = to_world(motion.position, pose[..., None, :2], pose[..., None, 2]).double().cpu().numpy()
+        pace = to_world(motion.velocity, torch.zeros_like(motion.velocity), pose[..., None, 2])
+        present = state.position[worlds, None, :, -1]
+        position = np.repeat(np.repeat(present, request.futures, 1)[..., None, :], place.shape[-2], -2)
+        position[..., :2] = place + context.origin
+        start = state.heading[worlds, None, :, -1, None]
+        return position, (start + motion.heading.cpu().numpy()).astype(np.float32), pace.cpu().numpy()
+
+    def _noise(self, request: PlanRequest, worlds: slice) -> Tensor:
+        """Return noise [W, A, K, knots, 3], each agent's future from a stream of its own."""
+        world = request.world[worlds].astype(np.int64)
+        agent = request.state.agent_id
+        shape = (len(world), len(agent), request.futures)
+        keys = [
+            np.full(shape, request.seed, np.int64),
+            np.broadcast_to(world[:, None, None], shape),
+            np.broadcast_to(agent[None, :, None], shape),
+            np.full(shape, request.tick, np.int64),
+            np.broadcast_to(np.arange(request.futures)[None, None], shape),
+        ]
+        knots = self.model.config.knots
+        drawn = keyed_normal([key.reshape(-1) for key in keys], knots * ACTION)
+        return torch.from_numpy(drawn).reshape(*shape, knots, ACTION)
+
+
+def _routes(scene: Scene, rows: np.ndarray, target: np.ndarray, width: int) -> Tensor:
+    """Return route codes [1, A, width]; an agent that the scene does not know (row -1) has no route."""
+    codes = np.full((1, len(rows), width), ABSENT_ROUTE, np.int64)
+    known = rows >= 0
+    if len(target):
+        codes[0, known] = route_codes(scene.routes, rows[known], target)
+    return torch.from_numpy(codes)
+
+
+def load_model(name_or_file: Any = "tiny", device: str = "cpu", steps: int = DEFAULT_STEPS) -> DiffusionPolicy:
+    """Return a policy that samples from a bundled checkpoint (by name) or from a file."""
+    path = find_checkpoint(name_or_file)
+    model, _ = load_checkpoint(path, device)
+    return DiffusionPolicy(model, path.stem, steps)

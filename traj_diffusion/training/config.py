@@ -1,0 +1,49 @@
+"""How a model is trained. Named settings are in configs/train/*.yaml and hold only what differs from here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+from traj_diffusion.configs import override, read_config
+from traj_diffusion.errors import BadConfig
+from traj_diffusion.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    steps: int = 20_000
+    batch: int = 16  # scenes
+    noise_draws: int = 4  # noised futures per scene and step; they share one encoding
+    learning_rate: float = 6e-4
+    warm_up: int = 300  # steps
+    weight_decay: float = 0.01
+    clip: float = 1.0  # norm of the gradient
+    ema: float = 0.999
+    trajectory_weight: float = 0.3
+    standing_weight: float = 0.2  # of agents that do not move; most of them are parked
+    drop_route: float = 0.3  # share of agents whose route is hidden
+    drop_lights: float = 0.05  # share of scenes whose lights are hidden
+    drop_history: float = 0.1  # share of agents of which only the present is shown
+    seed: int = 0
+    save_every: int = 500  # steps
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "noise_draws", "save_every"):
+            if getattr(self, name) < 1:
+                raise BadConfig(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("drop_route", "drop_lights", "drop_history"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadConfig(f"{name} is a share between 0 and 1, not {getattr(self, name)}")
+
+
+def load_train_config(name: str, assignments: Sequence[str] = ()) -> TrainConfig:
+    """Return `configs/train/<name>.yaml` with `key=value` texts applied. Raises BadConfig for what is unknown."""
+    settings = override(read_config("train", name), assignments)
+    size = settings.pop("model", "tiny")
+    try:
+        return TrainConfig(model=ModelConfig(**read_config("model", size)), **settings)
+    except TypeError as error:
+        known = ", ".join(field.name for field in fields(TrainConfig))
+        raise BadConfig(f"{error}; known settings: {known}") from error

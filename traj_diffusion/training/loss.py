@@ -1,0 +1,50 @@
+"""The loss: what the network predicts against the clean actions, and where those actions lead against the record."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from traj_diffusion.diffusion import Schedule, add_noise, to_x0
+from traj_diffusion.kinematics import decode
+from traj_diffusion.model import TrafficDiffusion
+from traj_diffusion.training.batch import Batch
+from traj_diffusion.training.config import TrainConfig
+
+
+def training_loss(
+    model: TrafficDiffusion, batch: Batch, schedule: Schedule, config: TrainConfig, generator: torch.Generator
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Return the loss of one batch and its parts.
+
+    The action part is the mean squared error of x0 (Ho et al. 2020 with x0 as target); all agents of one future share
+    their noise level, for the joint future is one sample. The trajectory part is a Huber loss of positions, weighed
+    by the share of signal alpha²: where x_t is mostly noise, x0 is an average over futures and leads nowhere in particular.
+    """
+    c, draws = batch.conditioning, config.noise_draws
+    size, agents = c.valid.shape
+    x0 = model.normalise(batch.action, c.kind)[:, :, None].expand(-1, -1, draws, -1, -1)
+    t = torch.rand(size, 1, draws, generator=generator)
+    eps = torch.randn(x0.shape, generator=generator)
+    x_t = add_noise(x0.contiguous(), eps, t, schedule)
+
+    prepared = model.encode(c, batch.map, model.encode_map(batch.map))
+    prediction = model(x_t, t.expand(-1, agents, -1), prepared)
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    estimate = to_x0(model.config.parameterisation, prediction, x_t, alpha, sigma)
+
+    supported = batch.action_valid[:, :, None, :, None] * batch.weight[:, :, None, None, None]
+    action_loss = ((estimate - x0).square() * supported).sum() / (supported.sum() * draws * 3).clamp(min=1)
+
+    def per_draw(value: Tensor) -> Tensor:
+        return value[:, :, None].expand(-1, -1, draws, *(-1,) * (value.ndim - 2))
+
+    motion = decode(model.denormalise(estimate, c.kind), per_draw(c.speed), per_draw(c.kind), per_draw(c.size[..., 0]))
+    miss = (motion.position - per_draw(batch.position)).norm(dim=-1)
+    turn = 1 - torch.cos(motion.heading - per_draw(batch.heading))
+    distance = functional.huber_loss(miss, torch.zeros_like(miss), reduction="none", delta=1.0) + 5 * turn
+    known = per_draw(batch.valid * batch.weight[..., None]) * alpha.square()[..., None]
+    trajectory_loss = (distance * known).sum() / known.sum().clamp(min=1)
+
+    loss = action_loss + config.trajectory_weight * trajectory_loss
+    return loss, {"loss": loss.detach(), "action": action_loss.detach(), "trajectory": trajectory_loss.detach()}
