@@ -1,4 +1,4 @@
-"""Scene and rollouts in, numbers out: displacement, diversity, safety, multimodality; `wosac` is a room in the room. Knows no model."""
+"""Scene and rollouts in, numbers out: displacement, diversity, safety, multimodality; and `wosac`. Knows no model."""
 
 from traj_diffusion.metrics.displacement import displacement
 from traj_diffusion.metrics.diversity import diversity

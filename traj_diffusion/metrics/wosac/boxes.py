@@ -9,7 +9,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from traj_diffusion.metrics.wosac.jit import compiled
+from traj_diffusion.metrics.compiled import compiled
 
 NONE = np.float32(1e10)
 """The distance where there is nobody else."""

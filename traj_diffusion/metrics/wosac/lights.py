@@ -12,7 +12,7 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
-from traj_diffusion.metrics.wosac.jit import compiled
+from traj_diffusion.metrics.compiled import compiled
 from traj_diffusion.scene import LaneType, LightState, MapKind, Scene
 
 _ZERO = np.float32(0)

@@ -7,8 +7,8 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from traj_diffusion.metrics.compiled import compiled
 from traj_diffusion.metrics.wosac.boxes import corners
-from traj_diffusion.metrics.wosac.jit import compiled
 from traj_diffusion.scene import Map, MapKind
 
 UNDEFINED = np.float32(-1e10)

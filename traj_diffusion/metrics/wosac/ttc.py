@@ -5,7 +5,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from traj_diffusion.metrics.wosac.jit import compiled
+from traj_diffusion.metrics.compiled import compiled
 
 LIMIT = np.float32(5)
 """The longest time [s], also where nobody is followed."""
