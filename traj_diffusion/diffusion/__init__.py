@@ -1,8 +1,12 @@
 """Diffusion as pure maths on tensors: schedules, parameterisations, losses, samplers. No driving word in it."""
 
 from traj_diffusion.diffusion.forward import add_noise, noise_one_step
+from traj_diffusion.diffusion.gaussian import GaussianMixture, ring
 from traj_diffusion.diffusion.grids import GRIDS, check_grid, karras_grid, log_snr_grid, make_grid, uniform_grid
+from traj_diffusion.diffusion.guidance import classifier_free, guided
+from traj_diffusion.diffusion.inpainting import inpaint
 from traj_diffusion.diffusion.losses import LOSS_WEIGHTS, loss_weight, target_factor
+from traj_diffusion.diffusion.noise import keyed_normal
 from traj_diffusion.diffusion.parameterisations import (
     PARAMETERISATIONS,
     Denoiser,
@@ -12,6 +16,7 @@ from traj_diffusion.diffusion.parameterisations import (
     to_eps,
     to_x0,
 )
+from traj_diffusion.diffusion.rolling import RollingWindow
 from traj_diffusion.diffusion.rules import RULES, Ddim, Ddpm, DpmSolver, FlowEuler, FlowHeun, Heun, Rule, make_rule
 from traj_diffusion.diffusion.samplers import Noise, initial_noise, sample
 from traj_diffusion.diffusion.schedules import (
@@ -43,8 +48,10 @@ __all__ = [
     "Edm",
     "FlowEuler",
     "FlowHeun",
+    "GaussianMixture",
     "Heun",
     "Noise",
+    "RollingWindow",
     "Rule",
     "Schedule",
     "StraightFlow",
@@ -52,10 +59,14 @@ __all__ = [
     "add_noise",
     "as_denoiser",
     "check_grid",
+    "classifier_free",
     "convert",
     "cosine_beta",
+    "guided",
     "initial_noise",
+    "inpaint",
     "karras_grid",
+    "keyed_normal",
     "linear_beta",
     "log_snr_grid",
     "loss_weight",
@@ -63,6 +74,7 @@ __all__ = [
     "make_rule",
     "make_schedule",
     "noise_one_step",
+    "ring",
     "sample",
     "target",
     "target_factor",

@@ -98,8 +98,9 @@ def _start(schedule: Schedule, n: int, start: float | None) -> float:
     if n < 1:
         raise ValueError(f"a grid needs n >= 1 steps, got {n}")
     if not schedule.clean < begin <= schedule.t_max:
-        raise ValueError(f"start = {begin:g} is out of range: {schedule} takes a start in ({schedule.clean}, "
-                         f"{schedule.t_max}]")  # fmt: skip
+        raise ValueError(
+            f"start = {begin:g} is out of range: {schedule} takes a start in ({schedule.clean}, {schedule.t_max}]"
+        )
     if schedule.discrete and (begin != int(begin) or n > begin + 1):
         raise ValueError(f"start = {begin:g}, n = {n}: {schedule} wants a whole start and at most start + 1 steps")
     return float(begin)

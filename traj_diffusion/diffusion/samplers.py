@@ -1,6 +1,7 @@
 """One loop for all samplers: a grid of times, a step rule, a denoiser."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Shaped
@@ -20,12 +21,12 @@ Noise = Callable[[int, torch.Size], Tensor] | torch.Generator | None
 @torch.no_grad()
 def sample(
     denoise: Denoiser,
-    x_T: Float[Tensor, "B *shape"],
+    x_T: Float[Tensor, "*shape"],
     schedule: Schedule,
     grid: Shaped[Tensor, "..."],
     rule: Rule,
     noise: Noise = None,
-) -> Float[Tensor, "B *shape"]:
+) -> Float[Tensor, "*shape"]:
     """Return x at the end of the grid: x0 where it ends at `schedule.clean`.
 
     `x_T` is x at the first time of the grid: pure noise sigma(t) eps at t_max (`initial_noise`), or a warm start, x_t
@@ -42,7 +43,7 @@ def sample(
     ask = Ask(asking(denoise), drawing(noise, x_T), schedule, len(grid) - 1)
     x: Tensor = x_T
     past: Past | None = None
-    for here, there in zip(levels[:-1], levels[1:], strict=True):
+    for here, there in pairwise(levels):
         x, x0 = rule(x, here, there, ask, past)
         past = (here, x0)
     return x

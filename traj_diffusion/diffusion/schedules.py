@@ -82,7 +82,7 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class CosineVP(Schedule):
-    """alpha = cos(pi t / 2), sigma = sin(pi t / 2): the cosine schedule without offset (Hoogeboom et al. 2023, eq. 3)."""
+    """alpha = cos(pi t / 2), sigma = sin(pi t / 2): the cosine without offset (Hoogeboom et al. 2023, eq. 3)."""
 
     family: ClassVar[str] = "vp"
 
