@@ -1,5 +1,6 @@
 """Our WOSAC numbers are the official ones: every field, feature and flag of the goldens, made with package 1.6.7."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -30,18 +31,20 @@ GOLDENS = (
     "ee519cf571686d19__lognoise",
     "f5fc4dc2f679e063__cvnoise",
 )
-OUR_NAME = {
-    "challenge_2025_sim_agents": "sim_agents_2025",
-    "challenge_2025_scenario_gen": "scenario_gen_2025",
-    "challenge_2024": "sim_agents_2024",
-    "challenge_2023_plus_zero_weight_traffic_light": "sim_agents_2023",
-}
-KINEMATICS = ("linear_speed", "linear_acceleration", "angular_speed", "angular_acceleration")
-FLAGS = {
-    "collision_indication": "collision_per_step",
-    "offroad_indication": "offroad_per_step",
-    "traffic_light_violation": "traffic_light_violation_per_step",
-}
+
+
+def _tool() -> Any:
+    """tools/wosac_parity.py, which also makes the figures of docs/wosac.md."""
+    path = Path(__file__).resolve().parents[2] / "tools" / "wosac_parity.py"
+    spec = importlib.util.spec_from_file_location("wosac_parity", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TOOL = _tool()
 
 
 @pytest.fixture(scope="session")
@@ -55,77 +58,23 @@ def scenes(shared: Path) -> dict[str, Scene]:
     return {scene.id: scene for scene in read_scenes(entries)}
 
 
-def golden_rollouts(path: Path, scene: Scene, generation: bool) -> Rollouts:
-    """The input of a golden; its arrays are agent-major."""
-    arrays = np.load(path)
-
-    def runs_first(*names: str) -> np.ndarray:
-        return np.stack([np.swapaxes(arrays[name], 0, 1) for name in names], -1)
-
-    heading = runs_first("heading")[..., 0]
-    ids = arrays["sim_agent_ids"].astype(np.int64)
-    return Rollouts(
-        scene_id=scene.id,
-        first_step=0 if generation else 11,
-        dt=0.1,
-        agent_id=ids,
-        kind=scene.agents.kind[np.searchsorted(scene.agents.id, ids, sorter=np.argsort(scene.agents.id))],
-        position=runs_first("x", "y", "z").astype(np.float64),
-        heading=heading,
-        valid=np.ones(heading.shape, bool),
-        size=runs_first("length", "width", "height").astype(np.float32) if generation else None,
-    )
-
-
-def within(found: np.ndarray, wanted: np.ndarray, tolerance: float) -> bool:
-    return found.shape == wanted.shape and bool((np.abs(found.astype(float) - wanted) <= tolerance).all())
-
-
-@pytest.fixture(scope="session", params=GOLDENS)
-def golden(request: Any, shared: Path, scenes: dict[str, Scene]) -> tuple[dict, Any, wosac.SceneFeatures, float]:
-    """A golden's figures and per-step features, our features, and what one float32 step of its coordinates is [m]."""
-    folder, name = shared / "golden" / "wosac", request.param
-    figures = json.loads((folder / f"{name}.json").read_text())
-    scene, generation = scenes[figures["scenario_id"]], name.endswith("scenariogen")
-    rollouts = golden_rollouts(folder / f"{name}.rollouts.npz", scene, generation)
-    grid = float(np.spacing(np.float32(np.abs(rollouts.position).max())))
-    return figures, np.load(folder / f"{name}.npz"), wosac.extract(scene, rollouts, generation), grid
-
-
-def test_every_official_field_agrees(golden: tuple) -> None:
-    figures, _, features, _ = golden
-    compared = 0
-    for official, entry in figures["configs"].items():
-        if official not in OUR_NAME:
-            continue
-        score = wosac.score_features(features, OUR_NAME[official])
-        for theirs, ours in ((entry["metrics"], score.fields), (entry.get("bucketed", {}), score.buckets)):
-            for field, value in theirs.items():
-                if field != "scenario_id":
-                    assert ours[field] == pytest.approx(value, abs=1e-5), (official, field)
-                    compared += 1
-    assert compared >= 24
-
-
-def test_every_feature_agrees_step_by_step(golden: tuple) -> None:
-    _, arrays, features, grid = golden
-    assert features.agent_id.tolist() == arrays["object_id"].tolist()
-    for side, ours in (("log_", features.logged), ("sim_", features.simulated)):
-        runs = len(arrays[f"{side}valid"])  # the goldens of scenario generation hold the first 8 only
-        for name in KINEMATICS:
-            np.testing.assert_array_equal(getattr(ours, name)[:runs], arrays[side + name], side + name)
-        for name, flag in FLAGS.items():
-            np.testing.assert_array_equal(getattr(ours, name)[:runs], arrays[side + flag], side + name)
-        assert within(ours.time_to_collision[:runs], arrays[side + "time_to_collision"], 1e-5)
-        for name in ("distance_to_nearest_object", "distance_to_road_edge"):
-            # Corners lie on the grid of global float32; a last bit of a cosine moves one by a step of it.
-            assert within(getattr(ours, name)[:runs], arrays[side + name], max(5e-4, 2 * grid)), side + name
+@pytest.mark.parametrize("name", GOLDENS)
+def test_every_field_and_every_step_of_every_feature_agree(shared: Path, scenes: dict[str, Scene], name: str) -> None:
+    found = TOOL.parity(shared / "golden" / "wosac", name, scenes[name.partition("__")[0]])
+    assert found["same_agents"]
+    assert found["fields_compared"] >= 24
+    assert found["largest_field_difference"] <= 1e-5, found["in_field"]
+    assert found["kinematic_samples_apart"] == found["flags_apart"] == 0
+    assert found["largest_time_to_collision_difference_s"] <= 1e-5
+    # Corners lie on the grid of global float32; the last bit of a cosine moves one by a step of it.
+    few_steps = max(5e-4, 2 * found["float32_step_m"])
+    assert found["largest_nearest_object_difference_m"] <= few_steps
+    assert found["largest_road_edge_difference_m"] <= few_steps
 
 
 def test_threads_change_no_digit(shared: Path, scenes: dict[str, Scene]) -> None:
     scene = scenes["637f20cafde22ff8"]
-    path = shared / "golden" / "wosac" / "637f20cafde22ff8__adversarial.rollouts.npz"
-    rollouts = golden_rollouts(path, scene, False)
+    rollouts = TOOL.golden_rollouts(shared / "golden" / "wosac", "637f20cafde22ff8__adversarial", scene)
     one, three = wosac.score(scene, rollouts), wosac.score(scene, rollouts, threads=3)
     assert one.fields == three.fields
     for feature, log_p in one.log_likelihood.items():
