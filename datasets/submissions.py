@@ -177,7 +177,8 @@ def read_submission(path: str | Path) -> Iterator[Rollouts]:
 
 def decode_rollouts(message: bytes | memoryview, where: str = "rollouts") -> Rollouts:
     """Return the rollouts of one `ScenarioRollouts` message. `where` names it in the BadRecord of a broken one."""
-    scene_id, runs = "", []
+    scene_id = ""
+    runs: list[dict[int, _Trajectory]] = []
     for field, value in _fields(memoryview(message), where):
         if field == 1:
             scene_id = bytes(_span(value, where)).decode("utf-8", "replace")

@@ -20,6 +20,7 @@ OUR_NAME = {
     "challenge_2025_sim_agents": "sim_agents_2025",
     "challenge_2025_scenario_gen": "scenario_gen_2025",
     "challenge_2024": "sim_agents_2024",
+    "challenge_2024_run_with_1_6_4_code": "sim_agents_2024_leaderboard",
     "challenge_2023_plus_zero_weight_traffic_light": "sim_agents_2023",
 }
 KINEMATICS = ("linear_speed", "linear_acceleration", "angular_speed", "angular_acceleration")

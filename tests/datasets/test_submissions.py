@@ -244,5 +244,24 @@ def test_the_official_test_submission_is_read_written_and_scored(shared: Path) -
     scene = next(iter(read_scenes(shared / "data" / "womd" / "raw_637f20cafde22ff8.tfrecord")))
     check_rollouts(rollouts[0], scene)
     score = wosac.score(scene, rollouts[0])
+    # Package 1.6.7 on the same file, by tools/official_wosac.py.
+    official = {
+        "metametric": 0.2582400143146515,
+        "linear_speed_likelihood": 0.6471468210220337,
+        "linear_acceleration_likelihood": 0.12930943071842194,
+        "angular_speed_likelihood": 0.06159553676843643,
+        "angular_acceleration_likelihood": 0.30927959084510803,
+        "distance_to_nearest_object_likelihood": 0.23723939061164856,
+        "collision_indication_likelihood": 0.05286772921681404,
+        "time_to_collision_likelihood": 0.7543449401855469,
+        "distance_to_road_edge_likelihood": 0.40215301513671875,
+        "offroad_indication_likelihood": 0.07356791943311691,
+        "traffic_light_violation_likelihood": 0.9999687671661377,
+        "average_displacement_error": 2.5052812099456787,
+        "min_average_displacement_error": 2.084688663482666,
+        "simulated_collision_rate": 0.6875,
+        "simulated_offroad_rate": 0.265625,
+        "simulated_traffic_light_violation_rate": 0.0,
+    }
+    assert score.fields == pytest.approx(official, abs=1e-6)
     assert not score.warnings
-    assert all(0 < value < 1 for name, value in score.fields.items() if name.endswith("likelihood"))

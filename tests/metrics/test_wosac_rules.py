@@ -67,7 +67,13 @@ def test_bin_edges_are_the_official_float32_numbers(feature: str, edges: list | 
 
 @pytest.mark.parametrize(
     ("name", "total"),
-    [("sim_agents_2025", 1), ("scenario_gen_2025", 1), ("sim_agents_2024", 1), ("sim_agents_2023", 0.99)],
+    [
+        ("sim_agents_2025", 1),
+        ("scenario_gen_2025", 1),
+        ("sim_agents_2024", 1),
+        ("sim_agents_2024_leaderboard", 1),
+        ("sim_agents_2023", 0.99),
+    ],
 )
 def test_weights_add_up(name: str, total: float) -> None:
     assert sum(term.weight for term in CONFIGS[name].terms) == pytest.approx(total)

@@ -124,6 +124,8 @@ def test_time_to_collision_counts_for_vehicles_only() -> None:
     scene = with_agents(ROAD, kind=kind)
     counted = ~np.isnan(wosac.score(scene, replay(scene)).log_likelihood["time_to_collision"])
     assert counted.any(1).tolist() == [True, False, False]
+    then = wosac.score(scene, replay(scene), "sim_agents_2024_leaderboard")
+    assert not np.isnan(then.log_likelihood["time_to_collision"]).any()
 
 
 def test_without_an_entry_that_counts_a_likelihood_is_absent_with_a_reason() -> None:
@@ -132,6 +134,8 @@ def test_without_an_entry_that_counts_a_likelihood_is_absent_with_a_reason() -> 
     assert np.isnan(score.fields["time_to_collision_likelihood"])
     assert np.isnan(score.metametric)
     assert any("time_to_collision" in warning for warning in score.warnings)
+    assert np.isnan(score.lost_points("time_to_collision")).all()
+    assert all(loss.feature != "time_to_collision" for loss in score.worst(1000))
 
 
 def test_nobody_seen_in_the_future_leaves_no_future_ade() -> None:

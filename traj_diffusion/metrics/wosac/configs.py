@@ -55,11 +55,15 @@ class Term:
 
 @dataclass(frozen=True)
 class Config:
-    """One challenge. `generation` marks scenario generation: all agents, all 91 steps, boxes from the rollout."""
+    """One challenge. `generation` marks scenario generation: all agents, all 91 steps, boxes from the rollout.
+
+    `ttc_of_all_kinds` counts the time to collision of pedestrians and cyclists too, as the code of 2024 did.
+    """
 
     name: str
     generation: bool
     terms: tuple[Term, ...]
+    ttc_of_all_kinds: bool = False
 
     @property
     def first_step(self) -> int:
@@ -103,7 +107,11 @@ _WEIGHTS_2023 = dict.fromkeys(_WEIGHTS_2025, 0.09) | {
 
 
 def _config(
-    name: str, ranges: dict[str, tuple[float, float, int]], weights: dict[str, float], generation: bool = False
+    name: str,
+    ranges: dict[str, tuple[float, float, int]],
+    weights: dict[str, float],
+    generation: bool = False,
+    ttc_of_all_kinds: bool = False,
 ) -> Config:
     terms = []
     for feature, weight in weights.items():
@@ -111,7 +119,7 @@ def _config(
         pseudocount = 0.001 if feature in INDICATIONS else 0.1
         pooled = generation and feature != "traffic_light_violation"
         terms.append(Term(feature, low, high, bins, pseudocount, weight, pooled))
-    return Config(name, generation, tuple(terms))
+    return Config(name, generation, tuple(terms), ttc_of_all_kinds)
 
 
 CONFIGS = {
@@ -120,9 +128,11 @@ CONFIGS = {
         _config("sim_agents_2025", _RANGES, _WEIGHTS_2025),
         _config("scenario_gen_2025", _RANGES, _WEIGHTS_2025, generation=True),
         _config("sim_agents_2024", _RANGES, _WEIGHTS_2024),
+        _config("sim_agents_2024_leaderboard", _RANGES, _WEIGHTS_2024, ttc_of_all_kinds=True),
         _config("sim_agents_2023", _RANGES_2023, _WEIGHTS_2023),
     )
 }
 """By name. `sim_agents_2024` is the 2024 configuration as the 1.6.7 package computes it: time to collision counts for
-vehicles only, so it is not the number of the 2024 leaderboard. `sim_agents_2023` is the 2023 configuration computed
+vehicles only, so it is not the number of the 2024 leaderboard. `sim_agents_2024_leaderboard` follows the package 1.6.4
+of 2024 in this; it was compared with that package on one scene. `sim_agents_2023` is the 2023 configuration computed
 with today's rules and an added traffic-light term of weight 0; it was never compared with a run of 2023."""

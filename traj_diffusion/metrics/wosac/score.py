@@ -42,7 +42,7 @@ class WosacScore:
     agent_id: Int64[np.ndarray, " E"]
     kind: UInt8[np.ndarray, " E"]
     step: Int64[np.ndarray, " T"]
-    log_likelihood: Mapping[str, Float64[np.ndarray, "E samples"]]  # [E, T], indications [E, 1]; NaN: does not count
+    log_likelihood: Mapping[str, Float64[np.ndarray, "E _"]]  # [E, T], indications [E, 1]; NaN: does not count
     logged_events: Mapping[str, Bool[np.ndarray, "E T"]]  # per indication, where the recording was observed
     simulated_events: Mapping[str, Float64[np.ndarray, "E T"]]  # per indication, share of the rollouts
     warnings: tuple[str, ...]
@@ -52,12 +52,15 @@ class WosacScore:
         """The realism meta-metric, 0 to 1."""
         return self.fields["metametric"]
 
-    def lost_points(self, feature: str) -> Float64[np.ndarray, "E samples"]:
+    def lost_points(self, feature: str) -> Float64[np.ndarray, "E _"]:
         """Return how the points that a feature lost fall upon agents and steps, in proportion to -log p.
 
-        They add up to weight x (1 - likelihood); over all features, to what the meta-metric lacks.
+        They add up to weight x (1 - likelihood); over all features, to what the meta-metric lacks. NaN throughout where
+        the feature has no likelihood.
         """
         log_p = self.log_likelihood[feature]
+        if np.isnan(log_p).all():
+            return log_p
         total = np.nansum(log_p)
         weight = next(term.weight for term in CONFIGS[self.config].terms if term.feature == feature)
         lost = weight * (1 - self.fields[f"{feature}_likelihood"])
@@ -96,7 +99,7 @@ def score_features(features: SceneFeatures, config: str = "sim_agents_2025") -> 
     if runs != ROLLOUTS:
         warnings.append(f"{runs} rollouts; official numbers are defined for {ROLLOUTS}, so these do not compare")
     fields: dict[str, float] = {}
-    log_p = {term.feature: _term_log_likelihood(term, features) for term in settings.terms}
+    log_p = {term.feature: _term_log_likelihood(term, features, settings) for term in settings.terms}
     for feature, values in log_p.items():
         if np.isnan(values).all():
             warnings.append(f"{feature}: no agent and step counts, so it has no likelihood")
@@ -138,7 +141,7 @@ def _settings(config: str) -> Config:
     return CONFIGS[config]
 
 
-def _term_log_likelihood(term: Term, features: SceneFeatures) -> Float64[np.ndarray, "E samples"]:
+def _term_log_likelihood(term: Term, features: SceneFeatures, settings: Config) -> Float64[np.ndarray, "E _"]:
     """Return log p of the recording, [E, T], or [E, 1] for an indication; NaN where it does not count."""
     logged, simulated = getattr(features.logged, term.feature)[0], getattr(features.simulated, term.feature)
     vehicle = (features.kind == AgentKind.VEHICLE)[:, None]
@@ -153,7 +156,7 @@ def _term_log_likelihood(term: Term, features: SceneFeatures) -> Float64[np.ndar
         counts = neighbours_valid(counts)
     elif term.feature in ("linear_acceleration", "angular_acceleration"):
         counts = neighbours_valid(neighbours_valid(counts))
-    elif term.feature == "time_to_collision":
+    elif term.feature == "time_to_collision" and not settings.ttc_of_all_kinds:
         counts = counts & vehicle
     return np.where(counts, log_likelihood(term, logged, simulated), np.nan)
 
