@@ -17,8 +17,6 @@ NONE = np.float32(1e10)
 _ROUNDING = np.float32(0.7)
 _TWO = np.float32(2)
 _HALF = np.float32(0.5)
-_ZERO = np.float32(0)
-_ONE = np.float32(1)
 
 
 @compiled

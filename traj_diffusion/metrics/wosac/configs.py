@@ -65,11 +65,6 @@ class Config:
     terms: tuple[Term, ...]
     ttc_of_all_kinds: bool = False
 
-    @property
-    def first_step(self) -> int:
-        """First step that is simulated and scored."""
-        return 0 if self.generation else CURRENT_INDEX + 1
-
 
 _RANGES = {
     "linear_speed": (0.0, 25.0, 10),

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
 from traj_diffusion.metrics.compiled import compiled
+from traj_diffusion.metrics.wosac.segments import projection
 from traj_diffusion.scene import LaneType, LightState, MapKind, Scene
 
 _ZERO = np.float32(0)
@@ -61,20 +62,9 @@ def index_signals(scene: Scene) -> Signals | None:
 
 @compiled
 @no_type_check
-def _projection(px, py, start, along, i):
-    """Return where along segment i the point's foot lies, unclipped; 0 for a segment without length."""
-    dx, dy = along[i, 0], along[i, 1]
-    square = dx * dx + dy * dy
-    if square > 0:
-        return ((px - start[i, 0]) * dx + (py - start[i, 1]) * dy) / square
-    return _ZERO
-
-
-@compiled
-@no_type_check
 def _slipped_distance(px, py, start, along, i):
     """Return the official "distance" to segment i, sign slip included; never below that to the segment's start."""
-    t = min(max(_projection(px, py, start, along, i), _ZERO), _ONE)
+    t = min(max(projection(px, py, start, along, i), _ZERO), _ONE)
     dx = (px - start[i, 0]) + t * along[i, 0]
     dy = (py - start[i, 1]) + t * along[i, 1]
     return np.float32(math.sqrt(dx * dx + dy * dy))
@@ -101,7 +91,7 @@ def _stop_lines(points, lane, start, along, first, line, stop):
             px, py = points[s, step, 0], points[s, step, 1]
             i, _ = _nearest_of_lane(px, py, start, along, first[lane[s]], first[lane[s] + 1])
             line[s, step] = i
-            stop[s, step] = _projection(px, py, start, along, i)
+            stop[s, step] = projection(px, py, start, along, i)
 
 
 @compiled
@@ -142,9 +132,9 @@ def red_lights_run(x, y, valid, rows, first_step, start, along, first, lane, lin
                 for s in range(len(lane)):
                     if not red[s, step]:
                         continue
-                    if not _projection(px, py, start, along, line[s, step]) > stop[s, step]:
+                    if not projection(px, py, start, along, line[s, step]) > stop[s, step]:
                         continue
-                    was = _projection(x[run, step - 1, n], y[run, step - 1, n], start, along, line[s, step - 1])
+                    was = projection(x[run, step - 1, n], y[run, step - 1, n], start, along, line[s, step - 1])
                     if not was < stop[s, step - 1]:
                         continue
                     if _is_current_lane(px, py, start, along, first, lane[s]):

@@ -9,6 +9,7 @@ from jaxtyping import Float32, Int32
 
 from traj_diffusion.metrics.compiled import compiled
 from traj_diffusion.metrics.wosac.boxes import corners
+from traj_diffusion.metrics.wosac.segments import projection
 from traj_diffusion.scene import Map, MapKind
 
 UNDEFINED = np.float32(-1e10)
@@ -74,20 +75,9 @@ def index_edges(lines: list[Float32[np.ndarray, "_ 3"]]) -> EdgeIndex:
 
 @compiled
 @no_type_check
-def _projection(px, py, start, along, i):
-    """Return where along segment i (0 start, 1 end) the point's foot lies, unclipped; 0 where it has no length."""
-    dx, dy = along[i, 0], along[i, 1]
-    square = dx * dx + dy * dy
-    if square > 0:
-        return ((px - start[i, 0]) * dx + (py - start[i, 1]) * dy) / square
-    return _ZERO
-
-
-@compiled
-@no_type_check
 def _stretched_distance(px, py, pz, start, along, i):
     """Return the distance to segment i with its vertical part counted three times."""
-    t = min(max(_projection(px, py, start, along, i), _ZERO), _ONE)
+    t = min(max(projection(px, py, start, along, i), _ZERO), _ONE)
     dx = (px - start[i, 0]) - t * along[i, 0]
     dy = (py - start[i, 1]) - t * along[i, 1]
     dz = ((pz - start[i, 2]) - t * along[i, 2]) * _Z_STRETCH
@@ -106,7 +96,7 @@ def _side(px, py, start, along, i):
 @no_type_check
 def _signed_distance(px, py, start, along, before, after, i):
     """Return the planar distance to segment i with the sign of its side; at a corner of the edge both segments vote."""
-    unclipped = _projection(px, py, start, along, i)
+    unclipped = projection(px, py, start, along, i)
     t = min(max(unclipped, _ZERO), _ONE)
     dx = (px - start[i, 0]) - t * along[i, 0]
     dy = (py - start[i, 1]) - t * along[i, 1]
