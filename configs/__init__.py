@@ -1,5 +1,6 @@
 """Named settings: YAML that holds only what differs from the defaults of the dataclass that it configures."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -32,4 +33,29 @@ def override(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[st
         if not sign or not key:
             raise BadConfig(f"{assignment!r} is no setting; write key=value, such as steps=2000")
         settled[key.strip()] = yaml.safe_load(value)
+    return settled
+
+
+def checked(settings: Mapping[str, Any], types: Mapping[str, type], where: str) -> dict[str, Any]:
+    """Return the settings with each value of the type that its key wants. Raises BadConfig for what does not fit.
+
+    YAML reads 8e-4 as text; where a number is wanted, it is one.
+
+    >>> checked({"rate": "8e-4"}, {"rate": float}, "train")
+    {'rate': 0.0008}
+    """
+    settled = {}
+    for key, value in settings.items():
+        if key not in types:
+            near = difflib.get_close_matches(key, types, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(types)}"
+            raise BadConfig(f"{where} has no setting {key!r}{hint}")
+        wanted = types[key]
+        try:
+            fits = wanted(value) if wanted is float and not isinstance(value, bool) else value
+        except (TypeError, ValueError):
+            fits = value
+        if type(fits) is not wanted:
+            raise BadConfig(f"{where}: {key} wants {wanted.__name__}, found {value!r}")
+        settled[key] = fits
     return settled

@@ -153,6 +153,8 @@ class Cache:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadFile(f"{folder}: not a finished cache: {error}; `traj-diffusion prepare` makes one") from error
 
+        self.agents = self._arrays["valid"].any(-1).sum(-1)[: len(self.ids)]  # how many each sample holds
+
     def __len__(self) -> int:
         return len(self.ids)
 

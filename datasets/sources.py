@@ -4,6 +4,7 @@ import gzip
 import importlib
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -15,6 +16,7 @@ from types import ModuleType
 from traj_diffusion.errors import BadFile
 from traj_diffusion.scene import Scene
 
+# Modules of `readers`, asked in this order.
 READERS = ("archive", "womd", "gpudrive")
 BUNDLED = "bundled"
 HEAD_BYTES = 64 * 2**10
@@ -36,15 +38,16 @@ def read_scenes(source: str | Path | Iterable[Entry]) -> Iterator[Scene]:
     one file share one pass over it. Raises BadFile, BadRecord or BadScene when the broken thing is reached.
     """
     entries = list_sources(source) if isinstance(source, str | Path) else source
-    for file, group in groupby(entries, key=lambda entry: entry.file):
+    for (file, _), group in groupby(entries, key=lambda entry: (entry.file, entry.id is None)):
         yield from _read_entries(file, list(group))
 
 
 def _read_entries(file: Path, entries: list[Entry]) -> Iterator[Scene]:
-    wanted = {entry.id for entry in entries}
-    if None in wanted:
-        yield from read_file(file)
+    if entries[0].id is None:
+        for _ in entries:
+            yield from read_file(file)
         return
+    wanted = Counter(entry.id for entry in entries)
     scenes, early = read_file(file), dict[str | None, Scene]()
     for entry in entries:
         while entry.id not in early:
@@ -53,7 +56,8 @@ def _read_entries(file: Path, entries: list[Entry]) -> Iterator[Scene]:
                 raise BadFile(f"{file}: holds no scene {entry.id!r}, which a list of scenes asks for")
             if scene.id in wanted:
                 early[scene.id] = scene
-        yield early.pop(entry.id)
+        wanted[entry.id] -= 1
+        yield early[entry.id] if wanted[entry.id] else early.pop(entry.id)
 
 
 def read_file(path: Path) -> Iterator[Scene]:

@@ -93,7 +93,11 @@ def test_no_action_breaks_the_limits(seed: int, kind: int, scale: float) -> None
 def test_actions_are_found_again_from_a_noisy_record_with_gaps(kind: AgentKind) -> None:
     generator = torch.Generator().manual_seed(3)
     count = 64
-    spread = {AgentKind.VEHICLE: (1.0, 0.15, 0.0), AgentKind.PEDESTRIAN: (0.3, 0.4, 0.2), AgentKind.CYCLIST: (0.5, 0.2, 0.0)}
+    spread = {
+        AgentKind.VEHICLE: (1.0, 0.15, 0.0),
+        AgentKind.PEDESTRIAN: (0.3, 0.4, 0.2),
+        AgentKind.CYCLIST: (0.5, 0.2, 0.0),
+    }
     kinds, length = torch.full((count,), int(kind)), torch.full((count,), 4.0 if kind == 1 else 0.8)
     action = torch.randn(count, 16, 3, generator=generator) * torch.tensor(spread[kind])
     speed = torch.rand(count, 2, generator=generator) * torch.tensor([12.0 if kind == 1 else 1.5, 0.0])

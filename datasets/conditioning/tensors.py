@@ -54,8 +54,8 @@ class Conditioning(_Movable):
     light_pose: Float[Tensor, "B S 3"]
     light_state: Int[Tensor, "B S"]
     light_valid: Bool[Tensor, "B S"]
-    route: Int[Tensor, "B A M"]
-    light_route: Int[Tensor, "B A S"]
+    route: Int[Tensor, "#B A M"]
+    light_route: Int[Tensor, "#B A S"]
 
 
 ABSENT_ROUTE, ON_ROUTE, OFF_ROUTE = 0, 1, 2
@@ -110,8 +110,8 @@ def condition(
     light_pose: Float[Tensor, "B S 3"],
     light_state: Int[Tensor, "B S"],
     light_valid: Bool[Tensor, "B S"],
-    route: Int[Tensor, "B A M"],
-    light_route: Int[Tensor, "B A S"],
+    route: Int[Tensor, "#B A M"],
+    light_route: Int[Tensor, "#B A S"],
 ) -> Conditioning:
     """Return the conditioning of agents whose history (last step now) is given relative to the scene's origin."""
     present = valid[..., -1]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from traj_diffusion.errors import BadRecord, BadScene
 from traj_diffusion.scene import Scene, load_scene
 
 NAME = "traj-diffusion scene"
@@ -15,5 +16,8 @@ def sniff(head: bytes, path: Path) -> bool:
 
 
 def read(path: Path) -> Iterator[Scene]:
-    """Yield the one scene of a file. Raises BadFile or BadScene."""
-    yield load_scene(path)
+    """Yield the one scene of a file. Raises BadFile, or BadRecord where the scene breaks an invariant."""
+    try:
+        yield load_scene(path)
+    except BadScene as error:
+        raise BadRecord(f"{path}, record 0: {error}") from error

@@ -11,6 +11,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,11 @@ DT = 0.1
 CURRENT_INDEX = 10
 SENTINEL = -10_000.0  # what invalid steps hold in every field
 _KINDS = {"vehicle": AgentKind.VEHICLE, "pedestrian": AgentKind.PEDESTRIAN, "cyclist": AgentKind.CYCLIST}
-# Name, map kind, and what to take off `map_element_id` to get WOMD's own subtype.
-_FEATURES = {
-    "lane": (MapKind.LANE, 0, LaneType.UNDEFINED),
-    "road_line": (MapKind.ROAD_LINE, 5, LineType.UNKNOWN),
-    "road_edge": (MapKind.ROAD_EDGE, 14, EdgeType.UNKNOWN),
+# Map kind, the type that its subtypes are of, and what to take off `map_element_id` to get WOMD's own number.
+_FEATURES: dict[str, tuple[MapKind, type[IntEnum] | None, int]] = {
+    "lane": (MapKind.LANE, LaneType, 0),
+    "road_line": (MapKind.ROAD_LINE, LineType, 5),
+    "road_edge": (MapKind.ROAD_EDGE, EdgeType, 14),
     "stop_sign": (MapKind.STOP_SIGN, None, 0),
     "crosswalk": (MapKind.CROSSWALK, None, 0),
     "speed_bump": (MapKind.SPEED_BUMP, None, 0),
@@ -85,7 +86,8 @@ def _load(path: Path) -> Any:
         raise BadFile(f"{path}: not readable JSON ({error})") from error
 
 
-def document_to_scene(document: dict[str, Any], name: str) -> Scene:
+@np.errstate(over="ignore", invalid="ignore")  # absurd values are `check_scene`'s to name
+def document_to_scene(document: Any, name: str) -> Scene:
     """Return the scene of a parsed file; `name` is its id where it states none.
 
     Raises BadScene, or the LookupError, TypeError or ValueError of what is missing or malformed.
@@ -128,12 +130,12 @@ def _row(value: Any, count: int) -> int:
     return value
 
 
-def _xyz(points: list[dict[str, float]]) -> np.ndarray:
+def _xyz(points: Any) -> np.ndarray:
     """Return points of {x, y} or {x, y, z} as [P, 3]; z is 0 where it is not given."""
     return np.array([(p["x"], p["y"], p.get("z", 0.0)) for p in points], np.float64).reshape(-1, 3)
 
 
-def _agents(objects: list[dict[str, Any]], report: dict[str, int]) -> Agents:
+def _agents(objects: Any, report: dict[str, int]) -> Agents:
     count = len(objects)
     steps = len(objects[0]["valid"]) if objects else CURRENT_INDEX + 1
     kind = np.array([_KINDS.get(entry["type"], AgentKind.OTHER) for entry in objects], np.uint8)
@@ -204,18 +206,17 @@ def _in_degrees(position: np.ndarray, heading: np.ndarray, valid: np.ndarray, re
     return bool(valid.any() and np.abs(heading[valid]).max() > 2 * math.pi)
 
 
-def _map(roads: list[dict[str, Any]], report: dict[str, int]) -> Map:
+def _map(roads: Any, report: dict[str, int]) -> Map:
     known = [road for road in roads if road["type"] in _FEATURES]
     _add(report, "map features of no known kind, dropped", len(roads) - len(known))
     kinds, subtypes, lines = [], [], []
     for road in known:
-        kind, offset, undefined = _FEATURES[road["type"]]
+        kind, types, offset = _FEATURES[road["type"]]
         given = road.get("map_element_id")
-        subtype = int(undefined)
-        if offset is not None and given is not None:
-            wanted = given - offset
-            if wanted in [int(value) for value in type(undefined)]:
-                subtype = wanted
+        subtype = 0
+        if types is not None and given is not None:
+            if given - offset in [int(value) for value in types]:
+                subtype = int(given - offset)
             else:
                 _add(report, "map features of unknown subtype, read as undefined")
         geometry = road["geometry"]

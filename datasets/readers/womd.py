@@ -71,6 +71,7 @@ def read(path: Path) -> Iterator[Scene]:
             raise BadRecord(f"{path}, record {number}: {error}") from error
 
 
+@np.errstate(over="ignore", invalid="ignore")  # absurd values are `check_scene`'s to name
 def scenario_to_scene(record: bytes) -> Scene:
     """Return the scene of one serialised Scenario. Raises WireFault or BadScene.
 

@@ -147,7 +147,13 @@ def _count_feature(data, at, end, counts):
         if stop < 0:
             return stop
         wanted = _points_field(kind)
+        key = wanted << 3 | SPAN
         while at < stop:
+            # Nearly all of a record's bytes are points of less than 128 bytes: no call for those.
+            if stop - at > 1 and data[at] == key and data[at + 1] < 128 and data[at + 1] <= stop - at - 2:
+                counts[_POINTS] += 1
+                at += 2 + data[at + 1]
+                continue
             inner, wire, at = read_key(data, at, stop)
             if at < 0:
                 return at
@@ -393,7 +399,15 @@ def _read_feature(data, at, end, row, point, link, ids, kinds, subtype, speed, p
         if stop < 0:
             return stop, link
         wanted = _points_field(kind)
+        key = wanted << 3 | SPAN
         while at < stop:
+            if stop - at > 1 and data[at] == key and data[at + 1] < 128 and data[at + 1] <= stop - at - 2:
+                first = at + 2
+                at = _read_point(data, first, first + data[at + 1], points, point)
+                if at < 0:
+                    return at, link
+                point += 1
+                continue
             inner, wire, at = read_key(data, at, stop)
             if at < 0:
                 return at, link

@@ -12,6 +12,7 @@ from traj_diffusion.scene import AgentKind, MapKind, Scene
 
 MOVES = 2.0  # m from the current index on, above which an agent counts as moving
 TURN = np.deg2rad(30)
+FASTEST = {AgentKind.VEHICLE: 60.0, AgentKind.PEDESTRIAN: 10.0, AgentKind.CYCLIST: 20.0, AgentKind.OTHER: 60.0}  # m/s
 SPEEDS = (0.0, 0.5, 2.0, 5.0, 8.0, 11.0, 14.0, 17.0, 20.0, 25.0, 30.0)  # m/s, borders of the histogram
 
 
@@ -85,12 +86,14 @@ def overlapping(scene: Scene, step: int) -> Bool[np.ndarray, " N"]:
 
 
 def jumps(scene: Scene) -> Bool[np.ndarray, "N steps"]:
-    """Return between which steps an agent moves over 1 m more than the faster of its two speeds would carry it."""
+    """Return between which steps an agent moves over 1 m more than its speeds explain, or faster than its kind can."""
     agents = scene.agents
     both = agents.valid[:, 1:] & agents.valid[:, :-1]
     went = np.linalg.norm(np.diff(agents.position[..., :2], axis=1), axis=-1)
     speed = np.linalg.norm(agents.velocity, axis=-1)
-    return both & (went > np.maximum(speed[:, 1:], speed[:, :-1]) * scene.dt + 1.0)
+    most = np.array([FASTEST[AgentKind(int(kind))] for kind in agents.kind]).reshape(-1, 1)
+    explained = np.minimum(np.maximum(speed[:, 1:], speed[:, :-1]), most) * scene.dt + 1.0
+    return both & (went > explained)
 
 
 def distance_off_road(scene: Scene, rows: np.ndarray, step: int) -> Float64[np.ndarray, " n"]:

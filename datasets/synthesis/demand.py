@@ -8,8 +8,10 @@ from traj_diffusion.datasets.synthesis.network import Network
 from traj_diffusion.scene import AgentKind
 
 TYPES = 24  # drivers' characters per town
-FILL = 15.0  # s within which the town fills up
-TURNS = {"s": 0.5, "l": 0.25, "r": 0.25, "L": 0.25, "R": 0.25}
+FEWEST = 8  # vehicles at a time
+MOST = 180  # of cars and of walkers at a time
+FILL = 10.0  # s within which the town fills up
+TURNS = {"s": 0.4, "l": 0.3, "r": 0.3, "L": 0.3, "R": 0.3}
 
 
 @dataclass
@@ -30,13 +32,16 @@ def draw_demand(rng: np.random.Generator, network: Network, until: float) -> Dem
     """Return random traffic that fills the town at once and keeps flowing until that time [s]."""
     demand = Demand()
     drivable = [e for e in network.ends if any(network.lanes[lane].cars for lane in network.edges[e])]
+    cyclable = [
+        e for e in drivable if all(network.lanes[x].bicycles for x in network.edges[e] if network.lanes[x].cars)
+    ]
     walkable = [e for e in network.ends if any(network.lanes[lane].pedestrians for lane in network.edges[e])]
     length = {e: network.lanes[network.edges[e][0]].length for e in network.ends}
     km = sum(length[e] for e in drivable) / 1000
-    density = np.exp(rng.uniform(np.log(4), np.log(40)))
-    cars = int(min(density * km, 250)) + 2
-    cyclists = int(cars * (rng.uniform(0.02, 0.2) if rng.random() < 0.5 else 0.0))
-    walkers = int(min(km * np.exp(rng.uniform(np.log(2), np.log(40))), 250)) if rng.random() < 0.7 else 0
+    density = np.exp(rng.uniform(np.log(6), np.log(55)))  # vehicles per km of directed road
+    cars = int(np.clip(density * km, FEWEST, MOST))
+    cyclists = int(cars * (rng.uniform(0.05, 0.4) if rng.random() < 0.6 and cyclable else 0.0))
+    walkers = int(min(km * np.exp(rng.uniform(np.log(4), np.log(70))), MOST)) if rng.random() < 0.75 else 0
     _types(rng, demand)
     weight = np.array([length[e] for e in drivable])
     weight /= weight.sum()
@@ -44,7 +49,10 @@ def draw_demand(rng: np.random.Generator, network: Network, until: float) -> Dem
     rides += [(AgentKind.CYCLIST, t) for t in _departures(rng, cyclists, until)]
     trips: list[tuple[float, str]] = []
     for i, (kind, time) in enumerate(rides):
-        route = _walk(rng, network, drivable[rng.choice(len(drivable), p=weight)], rng.uniform(800, 2500), length)
+        edge = drivable[rng.choice(len(drivable), p=weight)]
+        if kind == AgentKind.CYCLIST and edge not in cyclable:
+            continue
+        route = _walk(rng, network, edge, rng.uniform(800, 2500), length)
         name = f"{'v' if kind == AgentKind.VEHICLE else 'b'}{i}"
         style = f"car{rng.integers(TYPES)}" if kind == AgentKind.VEHICLE else f"bike{rng.integers(TYPES // 4)}"
         demand.kind[name], demand.route[name], demand.size[name] = kind, route, demand.size[style]
@@ -112,7 +120,8 @@ def _types(rng: np.random.Generator, demand: Demand) -> None:
         demand.size[f"bike{i}"] = (float(length), float(width), float(rng.uniform(1.5, 1.9)))
         demand.lines.append(
             f'<vType id="bike{i}" vClass="bicycle" carFollowModel="EIDM" length="{length:.3f}" width="{width:.3f}"'
-            f' maxSpeed="{rng.uniform(3, 8.5):.3f}" tau="{rng.uniform(0.8, 1.8):.3f}" accel="{rng.uniform(0.6, 1.4):.3f}"'
+            f' maxSpeed="{rng.uniform(3, 8.5):.3f}" tau="{rng.uniform(0.8, 1.8):.3f}"'
+            f' accel="{rng.uniform(0.6, 1.4):.3f}"'
             f' decel="{rng.uniform(1, 2.5):.3f}" speedFactor="normc(1,0.2,0.5,1.6)" minGap="1"'
             f' latAlignment="right" maxSpeedLat="0.6" lcSigma="0.1"/>'
         )

@@ -6,6 +6,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 from jaxtyping import Float64
 
+CLOSED_TO = "pedestrian rail rail_urban rail_electric rail_fast tram ship"
 PARKING_WIDTH = 2.4  # m; AASHTO's Green Book gives 2.1-3.0 m for parallel parking
 
 
@@ -22,6 +23,7 @@ class Road:
     parking: bool = False
     sidewalk: float = 0.0
     bike_lane: float = 0.0
+    bicycles: bool = True
     turn_lane: float = 0.0  # m before its end at which a lane for left turns begins, in both directions; 0 for none
 
 
@@ -72,7 +74,7 @@ class Layout:
             "priority": str(road.lanes),
             "spreadType": "right" if road.two_way else "center",
             "shape": " ".join(f"{x:.3f},{y:.3f}" for x, y in shape),
-            "disallow": "pedestrian rail rail_urban rail_electric rail_fast tram ship",
+            "disallow": CLOSED_TO + ("" if road.bicycles else " bicycle"),
         }
         if road.sidewalk:
             attributes["sidewalkWidth"] = f"{road.sidewalk:.2f}"

@@ -10,6 +10,7 @@ from traj_diffusion.datasets.synthesis.network import NetLane, Network
 from traj_diffusion.geometry import arc_length, box_corners, resample
 
 STALL = (2.7, 5.4)  # m wide and deep; US stalls are 2.6-2.75 by 5.5
+FAST = 18.0  # m/s; no houses and lots beside faster roads
 AISLE = 6.5  # m
 
 
@@ -28,7 +29,7 @@ def draw_parked(rng: np.random.Generator, network: Network, drivable: shapely.Ge
     """Return random parked cars that touch neither each other nor the lanes."""
     kerb: list[tuple[np.ndarray, float]] = []
     places: list[tuple[np.ndarray, float]] = []
-    occupancy = rng.uniform(0.1, 0.95)
+    occupancy = rng.uniform(0.3, 0.9)
     for lane in network.lanes.values():
         if lane.parking and not lane.internal:
             kerb += _kerb(rng, lane, occupancy)
@@ -36,10 +37,10 @@ def draw_parked(rng: np.random.Generator, network: Network, drivable: shapely.Ge
     driveways: list[np.ndarray] = []
     taken = shapely.buffer(drivable, 0.3)
     shapely.prepare(taken)
-    lot_share, house_share = rng.uniform(0, 0.5), rng.uniform(0, 0.6)
+    lot_share, house_share = rng.uniform(0, 0.5), rng.uniform(0.2, 0.8)
     for edge, names in network.edges.items():
         outer = network.lanes[names[0]] if names else None
-        if edge not in network.ends or outer is None or outer.length < 45:
+        if edge not in network.ends or outer is None or outer.length < 45 or outer.speed > FAST:
             continue
         if rng.random() < lot_share:
             stalls, ground, way = _lot(rng, outer, float(rng.uniform(0.2, 0.95)))
@@ -52,14 +53,13 @@ def draw_parked(rng: np.random.Generator, network: Network, drivable: shapely.Ge
                 driveways.append(way)
         elif rng.random() < house_share:
             for spot, heading, way in _houses(rng, outer):
-                if not shapely.intersects(taken, shapely.points(spot).buffer(2.6)):
+                if not shapely.intersects(taken, shapely.Point(spot).buffer(2.6)):
                     places.append((spot, heading))
                     driveways.append(way)
     if kerb and driveways:  # nobody parks before a driveway
         kept_clear = shapely.union_all(shapely.buffer(shapely.polygons(np.stack(driveways)), 2.6))
         shapely.prepare(kept_clear)
-        blocked = shapely.intersects(kept_clear, shapely.points(np.array([spot for spot, _ in kerb])))
-        kerb = [place for place, bad in zip(kerb, blocked, strict=True) if not bad]
+        kerb = [place for place in kerb if not shapely.intersects(kept_clear, shapely.Point(place[0]))]
     return _keep_apart(rng, kerb + places, lots, driveways)
 
 
@@ -145,8 +145,8 @@ def _keep_apart(
     heading = np.array([yaw for _, yaw in places], np.float64)
     length = np.clip(rng.normal(4.7, 0.45, count), 3.6, 5.6)
     width = np.clip(rng.normal(1.95, 0.12, count), 1.7, 2.2)
-    boxes = shapely.polygons(box_corners(centre, heading, length + 0.2, width + 0.1)) if count else np.zeros(0, object)
-    one, other = shapely.STRtree(boxes).query(boxes, predicate="intersects") if count else (np.zeros(0, int),) * 2
+    boxes = [shapely.Polygon(corners) for corners in box_corners(centre, heading, length + 0.2, width + 0.1)]
+    one, other = shapely.STRtree(boxes).query(boxes, predicate="intersects")
     keep = np.ones(count, bool)
     for i, j in zip(one, other, strict=True):
         if i < j and keep[i] and keep[j]:

@@ -14,6 +14,7 @@ from traj_diffusion.errors import HostError
 from traj_diffusion.scene import AgentKind, LightState
 
 DT = 0.1
+JUMP = 0.6  # m in one step beyond what the speed explains
 STATES = {
     "G": LightState.GO,
     "g": LightState.GO,
@@ -141,8 +142,25 @@ def _tracks(
         centre=dense[..., :2] - ahead * to_centre,
         heading=heading,
         speed=dense[..., 3],
-        valid=valid,
+        valid=_longest_stretch(dense[..., :2], dense[..., 3], valid),
         row=np.where(valid, dense[..., 4].astype(np.int64), -1),
         passed=dense[..., 5].astype(np.int64),
         lights=np.array(lights, np.uint8).reshape(len(roads.signals), steps),
     )
+
+
+def _longest_stretch(
+    xy: Float64[np.ndarray, "N T 2"], speed: Float64[np.ndarray, "N T"], valid: Bool[np.ndarray, "N T"]
+) -> Bool[np.ndarray, "N T"]:
+    """Return each track's longest part without a jump: SUMO sets a pedestrian back where ways are jammed."""
+    went = np.linalg.norm(np.diff(xy, axis=1), axis=-1)
+    explained = 1.5 * DT * np.maximum(speed[:, 1:], speed[:, :-1]) + JUMP
+    joined = valid[:, 1:] & valid[:, :-1] & (went <= explained)
+    kept = np.zeros_like(valid)
+    for i in np.flatnonzero(valid.any(1)):
+        breaks = np.flatnonzero(~joined[i]) + 1
+        starts, ends = np.append(0, breaks), np.append(breaks, valid.shape[1])
+        length = np.where(valid[i, starts], ends - starts, 0)
+        best = int(length.argmax())
+        kept[i, starts[best] : ends[best]] = True
+    return kept

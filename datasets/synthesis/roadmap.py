@@ -129,9 +129,12 @@ def offset(line: Float64[np.ndarray, "P 2"], left: float) -> Float64[np.ndarray,
 def drivable_area(network: Network) -> shapely.Geometry:
     """Return the ground for vehicles: lanes, kerb strips and junctions, with rounded corners."""
     lanes = [lane for lane in network.lanes.values() if not lane.pedestrians]
-    lines = [shapely.linestrings(lane.shape) for lane in lanes]
-    widths = np.array([lane.width / 2 + SHOULDER for lane in lanes])
-    strips = shapely.buffer(lines, widths, cap_style="flat", join_style="mitre", mitre_limit=2.0)
+    strips = [
+        shapely.LineString(lane.shape).buffer(
+            lane.width / 2 + SHOULDER, cap_style="flat", join_style="mitre", mitre_limit=2.0
+        )
+        for lane in lanes
+    ]
     # Closing by 3 m joins the corners of a junction into the curve that a kerb has.
     whole = shapely.buffer(shapely.buffer(shapely.union_all(strips), 3.0), -3.0)
     return shapely.union_all(
@@ -146,7 +149,7 @@ def with_lots(drivable: shapely.Geometry, lots: Sequence[np.ndarray]) -> shapely
     """Return the ground for vehicles with parking lots [4, 2] and their ways in added."""
     if not lots:
         return drivable
-    whole = shapely.union_all([drivable, *shapely.polygons(np.stack(lots))])
+    whole = shapely.union_all([drivable, *(shapely.Polygon(lot) for lot in lots)])
     return shapely.buffer(shapely.buffer(whole, 0.5), -0.5)
 
 
@@ -220,14 +223,14 @@ def _links(network: Network, rows: dict[str, range], controls: dict[int, list[in
         for before, after in itertools.pairwise(pieces):
             join(before, after)
     for connection in network.connections:
-        after = connection.via or connection.target
-        if connection.source in rows and after in rows:
-            join(rows[connection.source][-1], rows[after][0])
+        onto = connection.via or connection.target
+        if connection.source in rows and onto in rows:
+            join(rows[connection.source][-1], rows[onto][0])
     for edge in network.ends:
         lanes = [name for name in network.edges[edge] if name in rows]
-        for one, other in itertools.pairwise(lanes):
-            for at, row in enumerate(rows[one]):
-                beside = rows[other][min(at * len(rows[other]) // len(rows[one]), len(rows[other]) - 1)]
+        for near, far in itertools.pairwise(lanes):
+            for at, row in enumerate(rows[near]):
+                beside = rows[far][min(at * len(rows[far]) // len(rows[near]), len(rows[far]) - 1)]
                 left[row].append(beside)
                 right[beside].append(row)
     return Links(

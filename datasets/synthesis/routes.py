@@ -23,13 +23,14 @@ def planned_rows(
     driven = on_map[np.concatenate([[True], on_map[1:] != on_map[:-1]])].tolist()
     rows = [driven[0]]
     for target in driven[1:]:
-        rows += _bridge(rows[-1], target, roads)
+        # Beside a lane of another length a change of lanes can seem to lead backwards; such a row is left out.
+        rows += _bridge(rows[-1], target, roads) or []
     at = int(passed[np.flatnonzero(row >= 0)[-1]])
     return rows + _onward(rows[-1], edges[at + 1 :], network, roads)
 
 
-def _bridge(start: int, target: int, roads: RoadMap) -> list[int]:
-    """Return the rows after `start` up to `target`: usually only that, more where a short lane was skipped."""
+def _bridge(start: int, target: int, roads: RoadMap) -> list[int] | None:
+    """Return the rows after `start` up to `target`: usually only that; None if it is out of reach."""
     links = roads.features.links
     queue: deque[tuple[int, tuple[int, ...]]] = deque([(start, ())])
     seen = {start}
@@ -42,7 +43,7 @@ def _bridge(start: int, target: int, roads: RoadMap) -> list[int]:
                 if step not in seen and len(way) < 4:
                     seen.add(step)
                     queue.append((step, (*way, step)))
-    return [target]
+    return None
 
 
 def _onward(row: int, edges: list[str], network: Network, roads: RoadMap) -> list[int]:
@@ -62,7 +63,10 @@ def _onward(row: int, edges: list[str], network: Network, roads: RoadMap) -> lis
             break
         aside = list(roads.rows[step.source])
         if step.source != lane:  # change lanes where one has to, at the end
-            rows += _bridge(rows[-1] if rows else row, aside[-1], roads)
+            change = _bridge(rows[-1] if rows else row, aside[-1], roads)
+            if change is None:
+                break
+            rows += change
         via = step.via
         while via is not None and via in roads.rows:
             rows += list(roads.rows[via])

@@ -21,7 +21,7 @@ def add_noise(
     frozen: Bool[np.ndarray, " N"],
     ego: int,
 ) -> tuple[Float64[np.ndarray, "N T 2"], Float64[np.ndarray, "N T"]]:
-    """Return centres and headings as measured. The ego knows its own pose to millimetres; what is frozen has no noise."""
+    """Return centres and headings as measured. The ego knows its pose to millimetres; what is frozen has none."""
     count, steps = heading.shape
 
     def log_uniform(low: float, high: float) -> np.ndarray:

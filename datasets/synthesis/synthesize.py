@@ -20,8 +20,9 @@ from traj_diffusion.errors import HostError
 from traj_diffusion.scene import Scene
 
 SCENES_PER_NETWORK = 8
-WARM_UP = 40.0  # s
+WARM_UP = 25.0  # s
 ROUNDS = 4  # windows in time per run
+PAUSE = 5  # steps between windows in time
 ATTEMPTS = 5
 
 
@@ -69,7 +70,9 @@ def _attempt(
     rng: np.random.Generator, key: list[int], wanted: Sequence[int], net_file: Path | None
 ) -> list[Scene] | None:
     """Return the wanted windows of one simulation, or None if it is too quiet to hold SCENES_PER_NETWORK."""
-    steps = ROUNDS * (STEPS + 10)
+    # A network of one's own may have room for one ego at a time.
+    rounds = ROUNDS if net_file is None else SCENES_PER_NETWORK
+    steps = rounds * (STEPS + PAUSE)
     with tempfile.TemporaryDirectory(prefix="traj-diffusion-") as folder:
         net = net_file or _build_network(draw_layout(rng), Path(folder))
         network = read_network(net)
@@ -82,8 +85,8 @@ def _attempt(
         tracks = record(net, route_file, demand, roads, WARM_UP, steps, int(rng.integers(2**31)))
     tracks = with_parked(humanise(rng, tracks), parked)
     windows = []
-    for turn in range(ROUNDS):
-        windows += find_windows(rng, tracks, turn * (STEPS + 10), -(-SCENES_PER_NETWORK // ROUNDS) + 1)
+    for turn in range(rounds):
+        windows += find_windows(rng, tracks, turn * (STEPS + PAUSE), -(-SCENES_PER_NETWORK // ROUNDS) + 1)
     if len(windows) < SCENES_PER_NETWORK:
         return None
     seed, number, _ = key

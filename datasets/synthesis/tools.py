@@ -4,19 +4,19 @@ import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from traj_diffusion.errors import HostError, MissingExtra
 
 
-def require_libsumo() -> ModuleType:
+def require_libsumo() -> Any:
     """Return the module libsumo, with SUMO_HOME set for it. Raises MissingExtra."""
     os.environ["SUMO_HOME"] = str(sumo_home())
     try:
         import libsumo
     except ImportError:
         raise MissingExtra("libsumo", "sumo") from None
-    return libsumo  # type: ignore[no-any-return]
+    return libsumo
 
 
 def sumo_home() -> Path:

@@ -22,14 +22,14 @@ def draw_layout(rng: np.random.Generator) -> Layout:
 
 def grid(rng: np.random.Generator) -> tuple[Float64[np.ndarray, "V 2"], Pairs]:
     """Return a perturbed grid with some streets taken out and some leading out of town."""
-    across = int(rng.integers(3, 6))
-    block = rng.uniform(80, 180, 2)
+    across = int(rng.choice([3, 4, 5], p=[0.5, 0.4, 0.1]))
+    block = rng.uniform(85, 165, 2)
     columns, rows = np.meshgrid(np.arange(across), np.arange(across), indexing="ij")
     nodes = np.stack([columns, rows], -1).reshape(-1, 2) * block
     nodes = nodes + rng.uniform(-1, 1, nodes.shape) * rng.uniform(0, 0.22) * block
     pairs = [(i, i + across) for i in range(across * (across - 1))]
     pairs += [(i, i + 1) for i in range(across * across) if (i + 1) % across]
-    keep = rng.random(len(pairs)) > rng.uniform(0, 0.3)
+    keep = rng.random(len(pairs)) > rng.uniform(0, 0.16)
     pairs = [pair for pair, kept in zip(pairs, keep, strict=True) if kept]
     border = [i for i in range(across * across) if {0, across - 1} & set(divmod(i, across))]
     return _with_fringe(rng, nodes, pairs, border)
@@ -38,7 +38,7 @@ def grid(rng: np.random.Generator) -> tuple[Float64[np.ndarray, "V 2"], Pairs]:
 def rings(rng: np.random.Generator) -> tuple[Float64[np.ndarray, "V 2"], Pairs]:
     """Return ring roads around a centre, joined by spokes."""
     arms, circles = int(rng.integers(4, 7)), int(rng.integers(2, 4))
-    radius = rng.uniform(85, 140) * np.arange(1, circles + 1)
+    radius = rng.uniform(85, 125) * np.arange(1, circles + 1)
     angle = np.arange(arms) * 2 * np.pi / arms + rng.uniform(-0.15, 0.15, arms)
     nodes = (radius[:, None, None] * np.stack([np.cos(angle), np.sin(angle)], -1)).reshape(-1, 2)
     nodes = np.concatenate([nodes + rng.uniform(-8, 8, nodes.shape), np.zeros((1, 2))])
@@ -56,9 +56,9 @@ def _with_fringe(
 ) -> tuple[np.ndarray, Pairs]:
     """Return nodes and roads with roads added that lead out of town, so that traffic comes and goes."""
     middle = nodes.mean(0)
-    out = []
+    out: list[np.ndarray] = []
     for i in border:
-        if rng.random() < 0.75:
+        if rng.random() < 0.85:
             away = (nodes[i] - middle) / np.linalg.norm(nodes[i] - middle)
             pairs.append((i, len(nodes) + len(out)))
             out.append(nodes[i] + away * rng.uniform(60, 130) + rng.uniform(-15, 15, 2))
@@ -67,8 +67,8 @@ def _with_fringe(
 
 def streets(rng: np.random.Generator, nodes: np.ndarray, pairs: Pairs, roundabouts: float = 0.0) -> Layout:
     """Return the layout of these streets with lanes, speeds, curves and junction types drawn at random."""
-    arterial_share, curved, parking = rng.uniform(0, 0.6), rng.uniform(0, 0.8), rng.uniform(0, 0.9)
-    town_speed = rng.uniform(7, 17)
+    arterial_share, curved, parking = rng.uniform(0, 0.6), rng.uniform(0, 0.8), rng.uniform(0.1, 1)
+    town_speed = rng.uniform(8, 18)
     sidewalk = float(rng.uniform(1.6, 3.0)) if rng.random() < 0.9 else 0.0
     cycling, turning = rng.uniform(0, 0.5) * (rng.random() < 0.4), rng.uniform(0, 0.8)
     roads: list[Road] = []
@@ -178,7 +178,7 @@ def motorway(rng: np.random.Generator) -> Layout:
         main = len(roads)
         for k in range(5):
             shape = line(at[k], at[k + 1])
-            roads.append(Road(base + k, base + k + 1, shape, lanes + extra[k], speed, two_way=False))
+            roads.append(Road(base + k, base + k + 1, shape, lanes + extra[k], speed, two_way=False, bicycles=False))
         for k in range(4):
             shift_from, shift_to = extra[k], extra[k + 1]
             connections += [(main + k, main + k + 1, lane + shift_from, lane + shift_to) for lane in range(lanes)]
@@ -193,10 +193,10 @@ def motorway(rng: np.random.Generator) -> Layout:
             outer = len(places) - 1
             number = len(roads)
             if entering:
-                roads.append(Road(outer, base + joint, slip[::-1], 1, speed * 0.7, two_way=False))
+                roads.append(Road(outer, base + joint, slip[::-1], 1, speed * 0.7, two_way=False, bicycles=False))
                 connections.append((number, main + joint, 0, 0))
             else:
-                roads.append(Road(base + joint, outer, slip, 1, speed * 0.7, two_way=False))
+                roads.append(Road(base + joint, outer, slip, 1, speed * 0.7, two_way=False, bicycles=False))
                 connections.append((main + joint - 1, number, 0, 0))
     return Layout(np.stack(places), ("priority",) * len(places), tuple(roads), width, 8.0, tuple(connections))
 

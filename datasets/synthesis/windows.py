@@ -19,6 +19,7 @@ REACH = 85.0  # m from the ego, how far agents are seen
 MAP_REACH = 110.0  # m from the ego, how far map features reach; features are kept whole
 TO_PREDICT = 8
 SHORTEST = 5  # steps that a track must have
+MARGIN = 0.2  # m by which boxes are grown before they must not touch; noise comes on top of the truth
 PADDING = 25  # steps before and after a window that tell whether an agent really stands
 
 
@@ -117,7 +118,7 @@ def _measure(
 
 
 def overlapping(tracks: Tracks, window: Window, steps: slice) -> Bool[np.ndarray, " n"]:
-    """Return which of a window's agents to leave out, so that none of those left touch: parked cars first, never the ego.
+    """Return which agents to leave out so that none of those left touch: parked cars first, never the ego.
 
     Every fifth step is looked at.
     """
@@ -128,7 +129,7 @@ def overlapping(tracks: Tracks, window: Window, steps: slice) -> Bool[np.ndarray
     for step in range(window.first, window.first + STEPS, 5):
         here = np.flatnonzero(tracks.valid[rows, step] & ~bad)
         who = rows[here]
-        size = tracks.size[who]
+        size = tracks.size[who] + MARGIN
         corners = box_corners(tracks.centre[who, step], tracks.heading[who, step], size[:, 0], size[:, 1])
         boxes = shapely.polygons(corners)
         one, other = shapely.STRtree(boxes).query(boxes, predicate="intersects")
@@ -208,22 +209,25 @@ def find_windows(rng: np.random.Generator, tracks: Tracks, first: int, most: int
     valid = tracks.valid[:, steps]
     xy = tracks.centre[:, steps]
     whole = np.flatnonzero((tracks.kind == AgentKind.VEHICLE) & valid.all(1) & (tracks.row[:, steps] >= 0).all(1))
+    if not len(whole):
+        return []
     moving = np.linalg.norm(xy[whole, -1] - xy[whole, 0], axis=-1) > 2
-    # Recording vehicles mostly drive; one in five may stand.
-    order = rng.permutation(len(whole))
-    order = order[np.argsort(~(moving[order] | (rng.random(len(order)) < 0.1)), kind="stable")]
+    # Recording vehicles mostly drive, and more of them where more is going on.
+    movers = np.flatnonzero(valid[:, CURRENT] & valid[:, -1])
+    movers = movers[np.linalg.norm(xy[movers, -1] - xy[movers, CURRENT], axis=-1) > 4]
+    company = (np.linalg.norm(xy[whole, CURRENT][:, None] - xy[movers, CURRENT], axis=-1) < 0.7 * REACH).sum(1)
+    weight = (1.0 + company) * np.where(moving, 1.0, 0.1)
+    order = rng.choice(len(whole), len(whole), replace=False, p=weight / weight.sum())
     egos: list[int] = []
     for ego in whole[order]:
         if len(egos) == most:
             break
         if all(np.linalg.norm(xy[ego, CURRENT] - xy[other, CURRENT]) > 2 * REACH for other in egos):
             egos.append(int(ego))
-    if not egos:
-        return []
     distance = np.linalg.norm(xy[None] - xy[egos][:, None, :, :], axis=-1)  # [E, N, T]
     distance = np.where(valid, distance, np.inf)
     # Who is near one ego at the current step belongs to it, whoever else it meets later.
-    now = distance[:, :, CURRENT]
-    settled = np.where((now < REACH).any(0), now.argmin(0), distance.min(2).argmin(0))
+    near = distance[:, :, CURRENT]
+    settled = np.where((near < REACH).any(0), near.argmin(0), distance.min(2).argmin(0))
     reached = distance.min(2)[settled, np.arange(len(settled))] < REACH
     return [Window(first, ego, np.flatnonzero(reached & (settled == i))) for i, ego in enumerate(egos)]

@@ -3,10 +3,14 @@
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from traj_diffusion.datasets.synthesis.synthesize import SCENES_PER_NETWORK, network_scenes, scene_name
+from traj_diffusion.errors import HostError
 from traj_diffusion.scene import save_scene
+
+ATTEMPTS = 3  # at finishing a folder after a worker died
 
 
 def write_scenes(
@@ -22,22 +26,45 @@ def write_scenes(
 
     Files that exist are kept, so a run that was stopped goes on where it was. The same files come out whatever the
     number of workers. `net_file` is a SUMO network of one's own to drive on. `progress` is told (done, of how many).
+    Raises HostError if workers keep dying.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1: {workers}")
     out.mkdir(parents=True, exist_ok=True)
-    missing: dict[int, list[int]] = {}
-    paths = []
-    for number in range(first, first + scenes):
-        network, window = divmod(number, SCENES_PER_NETWORK)
-        paths.append(out / f"{scene_name(seed, network, window)}.scene.npz")
-        if not paths[-1].exists():
-            missing.setdefault(network, []).append(window)
+    paths = [
+        out / f"{scene_name(seed, *divmod(i, SCENES_PER_NETWORK))}.scene.npz" for i in range(first, first + scenes)
+    ]
+    for attempt in range(ATTEMPTS):
+        missing: dict[int, list[int]] = {}
+        for i, path in enumerate(paths, first):
+            if not path.exists():
+                missing.setdefault(i // SCENES_PER_NETWORK, []).append(i % SCENES_PER_NETWORK)
+        try:
+            _write_missing(out, scenes, seed, workers, missing, net_file, progress)
+            break
+        except BrokenProcessPool:
+            if attempt + 1 == ATTEMPTS:
+                raise HostError(
+                    f"a worker died {ATTEMPTS} times while it made networks {min(missing)} to {max(missing)} of seed "
+                    f"{seed} (SUMO crashed, or memory ran out); finished scenes are kept in {out}"
+                ) from None
+    return paths
+
+
+def _write_missing(
+    out: Path,
+    scenes: int,
+    seed: int,
+    workers: int,
+    missing: dict[int, list[int]],
+    net_file: Path | None,
+    progress: Callable[[int, int], None] | None,
+) -> None:
     done = scenes - sum(map(len, missing.values()))
     if progress is not None:
         progress(done, scenes)
     if not missing:
-        return paths
+        return
     # A fresh process per worker: libsumo holds one simulation per process, and a fork would share its state.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
@@ -54,7 +81,6 @@ def write_scenes(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return paths
 
 
 def _write_network(out: Path, seed: int, network: int, windows: list[int], net_file: Path | None) -> None:

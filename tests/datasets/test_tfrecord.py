@@ -2,7 +2,6 @@
 
 import gzip
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +62,7 @@ BROKEN: dict[str, tuple[bytes, type[BadFile], str]] = {
     "cut in the data": (
         GOOD + frame(b"x" * 99)[:-50],
         BadRecord,
-        "record 1: the file ends inside the record, 65 of 99",
+        "record 1: the file ends inside the record, 53 of 99",
     ),
     "cut in the last checksum": (GOOD + GOOD[:-1], BadRecord, "record 1: the file ends inside"),
     "cut in the header": (GOOD + GOOD[:7], BadRecord, "record 1: .* header, 7 of 12 bytes"),

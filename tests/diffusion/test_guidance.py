@@ -138,6 +138,19 @@ class TestInpainting:
             assert (walk.diff().abs() == 1).all()
             assert (walk.diff() == 1).sum() == resamples * n
 
+    def test_a_rule_forgets_its_past_at_a_step_up(self) -> None:
+        # Extrapolating from a lower level to a higher one and down again would be nonsense.
+        had_past = []
+
+        class Spy(Ddim):
+            def __call__(self, x, here, there, ask, past):  # type: ignore[no-untyped-def]
+                had_past.append(past is not None)
+                return super().__call__(x, here, there, ask, past)
+
+        schedule, x = CosineVP(), torch.zeros(2, 2)
+        inpaint(lambda x, t: x, x, schedule, uniform_grid(schedule, 4), Spy(), generator(1), x, x > 0, 2, 2)
+        assert had_past == [False, True, False, True, True, True, False, True]
+
     def test_bad_arguments_are_refused(self) -> None:
         schedule, x = CosineVP(), torch.zeros(2, 2)
         grid = uniform_grid(schedule, 3)
@@ -153,18 +166,24 @@ class TestInpainting:
 
 class TestRolling:
     def test_a_stationary_process_rolls_on_with_its_law(self) -> None:
-        # AR(1) with unit variance: its correlation rho must hold across the seams between chunks as well.
+        # AR(1) with unit variance: its correlation rho must hold across the seams between chunks as well. The denoiser
+        # is bound to the last value that came out, as a model is to its history; x | last = N(c last, C - c c^T).
         rho, horizon, n = 0.7, 6, 3000
-        data = gaussian([0.0] * horizon, covariance_of(horizon, rho).tolist())
         schedule = CosineVP()
-        window = RollingWindow(schedule, uniform_grid(schedule, 60), horizon, chunk=2)
-        denoise = data.denoiser(schedule)
-        x = window.begin(data.draw(n, generator(8)), normal(n, horizon, seed=9))
-        done = []
+        window = RollingWindow(schedule, uniform_grid(schedule, 120), horizon, chunk=2)
+        c = rho ** torch.arange(1, horizon + 1, dtype=torch.float64)
+        rest = GaussianMixture.gaussian(torch.zeros(horizon), covariance_of(horizon, rho) - c[:, None] * c)
+        x0 = gaussian([0.0] * (horizon + 1), covariance_of(horizon + 1, rho).tolist()).draw(n, generator(8))
+        done, x = [x0[:, :1]], window.begin(x0[:, 1:], normal(n, horizon, seed=9))
         for shift in range(4):
+            mean = c * done[-1][:, -1:]
+
+            def denoise(x_t: torch.Tensor, t: torch.Tensor, mean: torch.Tensor = mean) -> torch.Tensor:
+                return mean + rest.denoiser(schedule)(x_t - schedule.alpha(t) * mean, t)
+
             chunk, x = window.shift(denoise, x, Ddpm(), generator(10 + shift))
             done.append(chunk)
-        out = torch.cat(done, 1)
+        out = torch.cat(done, 1)[:, 1:]
         assert out.shape == (n, 8)
         assert out.mean(0).abs().max() < 4 / math.sqrt(n)
         assert (out.T.cov().diagonal() - 1).abs().max() < 4 * math.sqrt(2 / n) + 0.05

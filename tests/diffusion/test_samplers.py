@@ -46,8 +46,9 @@ RULES = [
     (FlowEuler(), 200),
     (FlowHeun(), 40),
 ]
-SCHEDULES = [CosineVP(), StraightFlow(), Edm(sigma_max=40.0), linear_beta(), zero_terminal_snr(linear_beta())]
-PAIRS = [(s, r, n) for s in SCHEDULES for r, n in RULES if r.misfit(s) is None]
+ENDING_IN_NOISE = [CosineVP(), StraightFlow(), Edm(sigma_max=40.0), zero_terminal_snr(linear_beta())]
+SCHEDULES = [*ENDING_IN_NOISE, linear_beta()]
+PAIRS = [(s, r, n) for s in ENDING_IN_NOISE for r, n in RULES if r.misfit(s) is None]
 
 
 def generator(seed: int) -> torch.Generator:
@@ -196,6 +197,20 @@ def test_float32_stays_float32() -> None:
         x_T = initial_noise(torch.randn(4, 2, generator=generator(1)), schedule)
         out = sample(lambda x, t: 0.5 * x, x_T, schedule, uniform_grid(schedule, 3), rule, generator(2))
         assert out.dtype == torch.float32
+
+
+@pytest.mark.parametrize("schedule", [CosineVP(), linear_beta()], ids=repr)
+def test_half_precision_data_keep_their_times_precise(schedule: Schedule) -> None:
+    seen = []
+
+    def denoise(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(t[0].item())
+        return 0.5 * x_t
+
+    grid = uniform_grid(schedule, 7)
+    out = sample(denoise, torch.zeros(2, 2, dtype=torch.bfloat16), schedule, grid, DpmSolver(2))
+    assert out.dtype == torch.bfloat16
+    assert seen == pytest.approx(grid[:-1].tolist(), rel=1e-6)
 
 
 def test_churn_never_passes_the_noisiest_level() -> None:

@@ -75,6 +75,13 @@ def test_womd_misses_by_direction_at_eight_seconds(replay: Replay, along: float,
     assert value(figures, "joint_miss_rate_womd@1/any") == 1  # 3 s allow 2 m along and 1 m across
 
 
+@pytest.mark.parametrize(("along", "across", "missed"), [(2.9, 1.4, 0), (3.1, 0, 1), (0, 1.6, 1)])
+def test_womd_halves_its_thresholds_for_the_slow(replay: Replay, along: float, across: float, missed: int) -> None:
+    scene = straight_road(speeds=(1.0,))
+    figures = displacement(match(scene, replay(scene, 1, np.array([along, across, 0.0]))))
+    assert value(figures, "joint_miss_rate_womd@1/8s") == missed
+
+
 def test_womd_scales_its_thresholds_by_the_present_speed() -> None:
     assert womd_speed_scale(np.array([0.0, 1.4, 6.2, 11.0, 30.0])).tolist() == pytest.approx([0.5, 0.5, 0.75, 1, 1])
 

@@ -80,6 +80,17 @@ def test_the_edge_of_the_bridge_is_not_taken_for_the_one_below() -> None:
     assert found.tolist() == [-2, pytest.approx(1.5)]
 
 
+def test_the_wheels_choose_the_level_not_the_roof(replay: Replay) -> None:
+    # A car on the road at z = 0, its box centre at half its height; levels 3 m above and below end beside it.
+    ends = [np.array([[-50.0, y, z], [200, y, z]]) for y, z in ((-4, 0), (3, 3), (3, -3))]
+    scene = make_scene(
+        np.zeros((1, 2)), np.array([[10.0, 0]]), features=make_map([(MapKind.ROAD_EDGE, 1, line) for line in ends])
+    )
+    scene.agents.position[..., 2] = 2.5
+    scene.agents.size[..., 2] = 5.0
+    assert offroad(match(scene, replay(scene)))["offroad_rate"] == Tally(0.0, 1)
+
+
 def test_points_of_no_length_change_nothing() -> None:
     ring = np.array([[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]], float)
     doubled = np.repeat(ring, 2, axis=0)

@@ -53,6 +53,8 @@ def test_lanes_that_part_at_one_line_are_told_apart_by_the_path(replay: Replay) 
     )
     scene = make_scene(np.array([[-10.0, 0]]), np.array([[10.0, 0]]), features=features, lights=lights)
     assert red_lights(match(scene, replay(scene)))["red_light_rate"] == Tally(0.0, 1)  # straight on is green
+    # 3 m beyond the line the lanes are still one: the green one may be meant.
+    assert red_lights(match(scene, replay(scene), steps=13))["red_light_rate"] == Tally(0.0, 1)
     turning = replay(scene)
     turn = np.clip((np.arange(80) - 9) / 31, 0, np.pi / 2)  # 10 m/s on a radius of 20 m, near enough
     turning.position[0, 0, 9:, 0] = 20 * np.sin(turn[9:])

@@ -24,16 +24,16 @@ def test_a_perfect_replay_scores_perfectly(replay: Replay, make: Callable[..., o
     scored = score(scene, replay(scene, 3))
     for name in ("joint_min_ade@3/8s", "marginal_min_fde@3/3s", "joint_energy_score", "joint_apd"):
         assert scored[name] == pytest.approx(0, abs=1e-9)
-    for name, value in scored.values.items():
+    for name, value in scored.items():
         assert np.isfinite(value), name
-        if not name.startswith("log/") and f"log/{name}" in scored.values:
+        if not name.startswith("log/") and f"log/{name}" in scored:
             assert value == scored[f"log/{name}"]
 
 
 def test_an_absent_metric_says_why_and_is_no_number(replay: Replay) -> None:
     scene = straight_road()
     scored = score(scene, replay(scene))
-    assert "red_light_rate" not in scored.values
+    assert "red_light_rate" not in scored
     with pytest.raises(KeyError, match="red_light_rate is absent in scene made: the scene has no lights"):
         scored["red_light_rate"]
     with pytest.raises(KeyError, match="no metric is called 'speeling'"):

@@ -11,7 +11,9 @@ from traj_diffusion.errors import BadConfig
 from traj_diffusion.geometry import rotate, wrap_angle
 from traj_diffusion.model import ModelConfig, TrafficDiffusion
 
-CONFIG = ModelConfig(width=32, n_heads=4, encoder_layers=2, denoiser_layers=2, near_map=10, near_lights=3, near_agents=4)
+CONFIG = ModelConfig(
+    width=32, n_heads=4, encoder_layers=2, denoiser_layers=2, near_map=10, near_lights=3, near_agents=4
+)
 
 
 def a_model() -> TrafficDiffusion:
@@ -113,9 +115,7 @@ def test_padding_changes_nothing_whatever_it_holds() -> None:
 
     c2 = Conditioning(
         **{
-            name: padded(padded(value, 2), 1)
-            if name in ("route", "light_route")
-            else padded(value, 1)
+            name: padded(padded(value, 2), 1) if name in ("route", "light_route") else padded(value, 1)
             for name, value in vars(c).items()
         }
     )

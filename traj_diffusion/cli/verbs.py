@@ -1,5 +1,6 @@
 """The verbs: each parses, calls one function of a lower room, and prints. What is heavy is imported inside."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,8 @@ def evaluate(
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write a PNG of the first scene.")
 def inspect(scenes: str, scene_id: str | None, picture: Path | None) -> None:
     """Show what is inside SCENES, as a table and a picture."""
-    from traj_diffusion.datasets import read_scenes, summarise
+    from traj_diffusion.datasets import read_scenes
+    from traj_diffusion.datasets.summary import summarise
     from traj_diffusion.errors import BadFile
     from traj_diffusion.viz import save_picture
 
@@ -182,7 +184,7 @@ def train(config: str, cache: Path, out: Path, data: str, threads: int | None, s
         torch.set_num_threads(threads)
     settled = load_train_config(config, settings)
 
-    def show(step: int, means: dict[str, float]) -> None:
+    def show(step: int, means: Mapping[str, float]) -> None:
         bar.update(step - bar.pos)
         click.echo("  ".join(f"{name} {value:.4f}" for name, value in means.items()), err=True)
 

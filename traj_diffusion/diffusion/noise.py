@@ -18,7 +18,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _PER_BLOCK = 4
 
 
-def keyed_normal(keys: Sequence[np.ndarray | int], count: int) -> Float32[np.ndarray, "n {count}"]:
+def keyed_normal(keys: Sequence[np.ndarray | np.integer | int], count: int) -> Float32[np.ndarray, "n {count}"]:
     """Return `count` unit normals for each row of keys.
 
     `keys` are the words of the key, integer arrays or numbers that broadcast to [n] together: seed, world, id, ... The
@@ -36,7 +36,7 @@ def keyed_normal(keys: Sequence[np.ndarray | int], count: int) -> Float32[np.nda
     return out
 
 
-def fold_keys(keys: Sequence[np.ndarray | int]) -> UInt64[np.ndarray, " n"]:
+def fold_keys(keys: Sequence[np.ndarray | np.integer | int]) -> UInt64[np.ndarray, " n"]:
     """Return one 64-bit key per row, by the mixing function of splitmix64 (Steele et al. 2014) word after word."""
     if not keys:
         raise ValueError("a key needs at least one word")

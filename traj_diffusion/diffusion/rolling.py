@@ -4,6 +4,9 @@ The horizon of H places is cut into W chunks. With a grid of n = W s steps from 
 nearest) stands at index (W - 1 - w) s of the grid when a shift begins. The shift walks every chunk s steps down: chunk
 0 comes out clean, all others stand where their predecessor stood, and fresh noise is appended: n / W evaluations a
 shift instead of n (Ruhe et al. 2024, section 3; Chen et al. 2024 call it a pyramid).
+
+What came out is no longer in the window. The denoiser must know it by its conditioning, bound anew for each shift;
+otherwise the next chunk is right by itself but forgets, across the seam, what it should follow.
 """
 
 from dataclasses import dataclass

@@ -31,7 +31,7 @@ def sample(
 
     `x_T` is x at the first time of the grid: pure noise sigma(t) eps at t_max (`initial_noise`), or a warm start, x_t
     of something known (`add_noise`) on a grid that starts at that t. `denoise` is asked with a t of shape [B], integer
-    for a discrete schedule, else in the dtype of x. Nothing is remembered for a backward pass.
+    for a discrete schedule, else in the dtype of x (float32 at least). Nothing is remembered for a backward pass.
 
     ValueError: a rule that does not fit the schedule, a grid that does not, an x_T that is not finite, no noise for a
     rule that draws some.
@@ -75,7 +75,9 @@ def asking(denoise: Denoiser) -> Callable[[Tensor, Level], Tensor]:
     """Return the denoiser as rules ask it: t is spread out over the batch, or over all leading axes that it has."""
 
     def ask(x: Tensor, level: Level) -> Tensor:
-        t = level.t.to(x.device) if not level.t.is_floating_point() else level.t.to(x)
+        t = level.t.to(x.device)
+        if t.is_floating_point():  # never in half precision, which would name another level
+            t = t.to(torch.promote_types(x.dtype, torch.float32))
         x0 = denoise(x, t.expand(x.shape[: max(t.ndim, 1)]))
         same_shape(x0, x, "the denoiser's x0", "x_t")
         return x0

@@ -51,7 +51,7 @@ def roll_out_to(
                     id=scene.id,
                     picture=save_picture(out / f"{file_stem(scene.id)}.png", scene, rollouts),
                     player=player(scene, rollouts, out / f"{file_stem(scene.id)}.html"),
-                    scores={HEADLINE[name]: found.values[name] for name in HEADLINE if name in found.values},
+                    scores={HEADLINE[name]: found[name] for name in HEADLINE if name in found},
                 )
             )
         progress(scene.id)

@@ -15,7 +15,7 @@ def collisions(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figur
     """Return collision rates, all in [0, 1], lower is better, over (rollout, agent) pairs of the counted agents.
 
     Two agents collide at a step if their boxes share more than their border (separating-axis test; Gottschalk, Lin &
-    Manocha 1996, section 5). Everyone simulated can be collided with. As in WOMD's Sim Agents metrics (Montali et al.
+    Manocha 1996). Everyone simulated can be collided with. As in WOMD's Sim Agents metrics (Montali et al.
     2023) an agent counts once however long it touches; unlike there, corners are sharp and all valid steps of the
     rollout count, whether the log is valid there or not.
 

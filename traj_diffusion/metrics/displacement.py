@@ -20,9 +20,9 @@ from traj_diffusion.scene import AgentKind
 
 HORIZONS = (3.0, 5.0, 8.0)
 ARGOVERSE_MISS = 2.0
-"""Metres at the last step: Chang et al. 2019 (Argoverse), section 5.1; Wilson et al. 2021 (Argoverse 2) keep it."""
+"""Metres at the last step: Chang et al. 2019 (Argoverse); Wilson et al. 2021 (Argoverse 2) keep it."""
 WOMD_MISS = {3.0: (1.0, 2.0), 5.0: (1.8, 3.6), 8.0: (3.0, 6.0)}
-"""Horizon [s] -> lateral, longitudinal threshold [m]: Ettinger et al. 2021 (WOMD), section 4 and its motion-metrics
+"""Horizon [s] -> lateral, longitudinal threshold [m]: Ettinger et al. 2021 (WOMD) and its motion-metrics
 configuration. Scaled by `womd_speed_scale`."""
 
 
@@ -42,15 +42,15 @@ def displacement(
     For each horizon, over all kinds and per kind (range, unit; lower is better for every one):
 
     - `mean_ade`: mean over rollouts, agents and valid steps up to the horizon. [0, inf) m
-    - `joint_min_ade`, `marginal_min_ade`: the same, best rollout (Chang et al. 2019; joint as minSADE of Wilson et al.
-      2021 and of Casas et al. 2020 "Implicit Latent Variable Model"). [0, inf) m
+    - `joint_min_ade`, `marginal_min_ade`: the same, best rollout (Chang et al. 2019; joint as minSADE of Casas et al.
+      2020, "Implicit Latent Variable Model for Scene-Consistent Motion Forecasting"). [0, inf) m
     - `joint_min_fde`, `marginal_min_fde`: error at the horizon itself, for agents that are valid there. [0, inf) m
     - `joint_miss_rate_argoverse`, `marginal_...`: share of agents more than 2 m off at the horizon. [0, 1]
     - `joint_miss_rate_womd`, `marginal_...`: share of agents beyond WOMD's lateral or longitudinal threshold, in the
       frame of the logged heading at the horizon; at 3, 5 and 8 s only. `.../any` instead of a horizon: beyond it at any
       of the horizons that are asked for. [0, 1]
     - `joint_brier_min_fde`, `marginal_...`: error of the rollout with the least final error, plus (1 - p)^2 with p its
-      weight among the K (Wilson et al. 2021, section 4.1). [0, inf)
+      weight among the K (Wilson et al. 2021, brier-minFDE). [0, inf)
 
     `samples` is K. Raises BadRollouts where there are fewer rollouts.
     """

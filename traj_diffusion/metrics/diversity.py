@@ -17,10 +17,10 @@ def diversity(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figure
     """Return pairwise and self distances, each in [0, inf) m, higher is more varied.
 
     - `apd`, `fpd`: average and final distance of two different rollouts, over all pairs (APD of Yuan & Kitani 2020,
-      "DLow", section 5, here per step instead of over the flattened future). It is linear in the agents, so `joint_`
+      "DLow", here per step instead of over the flattened future). It is linear in the agents, so `joint_`
       and `marginal_` differ only in how scenes are weighted: by scene or by agent.
     - `asd`, `fsd`: average and final distance of a rollout to the one nearest to it (Yuan & Kitani 2019, "Diverse
-      Trajectory Forecasting with Determinantal Point Processes", section 5), nearest jointly or for each agent.
+      Trajectory Forecasting with Determinantal Point Processes"), nearest jointly or for each agent.
     """
     runs = matched.valid.shape[0]
     chosen = matched.counted(agents)

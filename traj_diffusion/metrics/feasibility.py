@@ -28,13 +28,14 @@ class Limits:
 
 
 LIMITS: Mapping[AgentKind, Limits] = {
-    # Dry asphalt carries 0.8 to 0.9 g in any direction (Wong, Theory of Ground Vehicles, table 1.3). Jerk and yaw rate
-    # are twice what nuPlan asks of a comfortable drive (8.37 m/s^3 and 0.95 rad/s, its metrics ego_jerk and
-    # ego_yaw_rate): emergency braking builds up in half a second, and a car of 5.5 m turning radius at 10 m/s skids.
+    # Dry asphalt carries 0.8 to 0.9 g in any direction (Wong, Theory of Ground Vehicles, peak adhesion). Jerk and yaw
+    # rate are twice what nuPlan asks of a comfortable drive (8.37 m/s^3 and 0.95 rad/s, its metrics ego_jerk and
+    # ego_yaw_rate): emergency braking builds up in half a second, and at 1.9 rad/s a car on a 5 m turn already skids.
     AgentKind.VEHICLE: Limits(0.9 * _G, 16.7, 1.9, 0.9 * _G),
-    # A rider goes over the handlebars near 0.56 g, and tyres slide near 0.8 g (Wilson, Bicycling Science, ch. 7, 8).
+    # A rider goes over the handlebars near 0.56 g, and tyres slide near 0.8 g (Wilson, Bicycling Science).
     AgentKind.CYCLIST: Limits(0.56 * _G, math.inf, math.inf, 0.8 * _G),
-    # Sprinters push off with about 6 m/s^2 in the first half second and stop no faster; people turn on the spot.
+    # A sprinter's speed rises as 10 m/s (1 - exp(-t / 1.3 s)) (Furusawa, Hill & Parkinson 1927), so by 5.3 m/s^2
+    # between the means of two half seconds; people turn on the spot.
     AgentKind.PEDESTRIAN: Limits(6.0, math.inf, math.inf, math.inf),
     AgentKind.OTHER: Limits(math.inf, math.inf, math.inf, math.inf),
 }

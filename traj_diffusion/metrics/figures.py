@@ -1,7 +1,7 @@
 """What a metric hands back: a sum and a count for each name, or the reason why there is none."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,7 @@ def by_kind(
     return found
 
 
-def absent(names: Mapping[str, object] | list[str], reason: str) -> Figures:
+def absent(names: Iterable[str], reason: str) -> Figures:
     """Return every name as absent for one reason."""
     return {name: Absent(reason) for name in names}
 

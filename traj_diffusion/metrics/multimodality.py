@@ -52,16 +52,17 @@ def multimodality(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Fi
 
 
 def energy_score(to_log: Float64[np.ndarray, " R"], between: Float64[np.ndarray, "R R"]) -> float:
-    """Return mean |X - y| - mean |X - X'| / 2 over the rollouts X, X' and the log y (Gneiting & Raftery 2007, eq. 21).
+    """Return mean |X - y| - mean |X - X'| / 2 over the rollouts X, X' and the log y.
 
-    A strictly proper score: in expectation nothing beats drawing from the true distribution. With one rollout it
-    is the distance to the log. Pairs of a rollout with itself count, as in the empirical distribution of the sample.
+    A strictly proper score (Gneiting & Raftery 2007, section 4.3): in expectation nothing beats drawing from the true
+    distribution. With one rollout it is the distance to the log. Pairs of a rollout with itself count, as in the
+    empirical distribution of the sample.
     """
     return float(to_log.mean() - between.mean() / 2)
 
 
 def volume(between: Float64[np.ndarray, "R R"], width: float = KERNEL_WIDTH) -> float:
-    """Return log det(I + L) with L = exp(-d^2 / (2 width^2)) (Kulesza & Taskar 2012, eq. 2.9 is its exponential).
+    """Return log det(I + L) with L = exp(-d^2 / (2 width^2)) (Kulesza & Taskar 2012, theorem 2.1).
 
     log(1 + R) if all rollouts are the same, R log 2 if all are far apart; between, the log of how many subsets of
     truly different rollouts there are. Identity instead of a bare Gram matrix keeps it finite where rollouts repeat.

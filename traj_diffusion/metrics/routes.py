@@ -15,15 +15,17 @@ FOLLOWS = 2.5
 CLEARLY = 1.0
 """Metres by which the second-best route must be farther, or else the path has not chosen yet."""
 _MAX_ROUTES = 32
+_DRIVES = 10.0
 _NAMES = ("route_coverage", "route_log_recall", "route_undecided_rate")
 
 
 def route_modes(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figures:
     """Return how the rollouts share out over the lane choices ahead. Our own definitions.
 
-    Counted are vehicles that begin on a lane, go at 2 m/s or more, and have more than one route within what they cover
-    at that speed. A route is a chain of successors of the lane (or lanes) they begin on, as long as that. A path takes
-    the route that it lies nearest to in its last second, if within 2.5 m and by 1 m more clearly than the next.
+    Counted are vehicles that begin on a lane and have more than one route within what they cover in the log (at the
+    present speed, where there is no future), which must be 10 m at least. A route is a chain of successors of the lane
+    (or lanes) they begin on, as long as that. A path takes the route that it lies nearest to in its last second within
+    that distance, if that is within 2.5 m and by 1 m more clearly than the next.
 
     - `route_coverage`: share of a vehicle's routes that some rollout takes. [0, 1], higher is more varied; not all
       routes need to be likely, so compare models rather than expect 1.
@@ -34,33 +36,33 @@ def route_modes(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figu
     """
     features = matched.scene.map
     if features.links.origin == Origin.ABSENT:
-        return absent(list(_NAMES), "the map has no lane links" if len(features) else "the scene has no map")
-    velocity = matched.scene.agents.velocity[matched.rows, matched.scene.current_index].astype(np.float64)
-    speed = np.linalg.norm(velocity, axis=-1)
-    chosen = matched.counted(agents) & is_vehicle(matched.kind) & (speed >= 2.0)
-    horizon, last = matched.valid.shape[2] * matched.dt, max(1, round(1 / matched.dt))
+        return absent(_NAMES, "the map has no lane links" if len(features) else "the scene has no map")
+    chosen = matched.counted(agents) & is_vehicle(matched.kind)
+    last = max(1, round(1 / matched.dt))
+    paths = _with_now(matched.position, matched.now_position[None])
+    logs = _with_now(matched.log_position, matched.now_position)
+    reach = _travelled(logs)[:, -1] if matched.has_future else _at_present_speed(matched)
     coverage: list[float] = []
     recalled: list[bool] = []
-    undecided = paths = 0
-    for agent in np.flatnonzero(chosen):
-        routes = _routes_ahead(matched, int(agent), speed[agent] * horizon)
+    undecided = driven = 0
+    for agent in np.flatnonzero(chosen & (reach >= _DRIVES)):
+        routes = _routes_ahead(matched, int(agent), float(reach[agent]))
         if len(routes) < 2:
             continue
-        taken = [_taken(matched.position[run, agent, -last:, :2], routes) for run in range(len(matched.valid))]
+        taken = [_taken(path, routes, float(reach[agent]), last) for path in paths[:, agent]]
         coverage.append(len(set(taken) - {None}) / len(routes))
         undecided += sum(one is None for one in taken)
-        paths += len(taken)
-        if matched.log_valid[agent, -last:].all():
-            logged = _taken(matched.log_position[agent, -last:, :2], routes)
-            if logged is not None:
-                recalled.append(logged in taken)
+        driven += len(taken)
+        logged = _taken(logs[agent], routes, float(reach[agent]), last) if matched.has_future else None
+        if logged is not None:
+            recalled.append(logged in taken)
     if not coverage:
-        return absent(list(_NAMES), "no counted vehicle has a choice of routes")
+        return absent(_NAMES, "no counted vehicle has a choice of routes")
     recall = Tally(float(sum(recalled)), len(recalled)) if recalled else Absent("no log takes a route clearly")
     return {
         "route_coverage": Tally(float(sum(coverage)), len(coverage)),
         "route_log_recall": recall,
-        "route_undecided_rate": Tally(float(undecided), paths),
+        "route_undecided_rate": Tally(float(undecided), driven),
     }
 
 
@@ -122,8 +124,30 @@ def _different(lines: list[Float64[np.ndarray, "_ 2"]]) -> list[Float64[np.ndarr
     return kept
 
 
-def _taken(path: Float64[np.ndarray, "steps 2"], routes: list[Float64[np.ndarray, "_ 2"]]) -> int | None:
-    """Return which route the path follows, or None."""
-    gaps = [float(np.linalg.norm(path[:, None] - route[None], axis=-1).min(1).mean()) for route in routes]
+def _taken(
+    path: Float64[np.ndarray, "steps 2"], routes: list[Float64[np.ndarray, "_ 2"]], reach: float, last: int
+) -> int | None:
+    """Return which route the path follows in its `last` steps within `reach`, or None."""
+    end = path[_travelled(path) <= reach + 1e-6][-last:]
+    gaps = [float(np.linalg.norm(end[:, None] - route[None], axis=-1).min(1).mean()) for route in routes]
     first, second = np.argsort(gaps, kind="stable")[:2]
     return int(first) if gaps[first] <= FOLLOWS and gaps[second] - gaps[first] >= CLEARLY else None
+
+
+def _with_now(
+    future: Float64[np.ndarray, "*shape F 3"], now: Float64[np.ndarray, "*other 3"]
+) -> Float64[np.ndarray, "*shape steps 2"]:
+    """Return x and y of the present step and of all that follow."""
+    first = np.broadcast_to(now[..., None, :], (*future.shape[:-2], 1, 3))
+    return np.concatenate([first, future], axis=-2)[..., :2]
+
+
+def _travelled(path: Float64[np.ndarray, "*shape steps 2"]) -> Float64[np.ndarray, "*shape steps"]:
+    """Return the distance driven [m] up to each step."""
+    steps = np.linalg.norm(np.diff(path, axis=-2), axis=-1)
+    return np.concatenate([np.zeros((*steps.shape[:-1], 1)), np.cumsum(steps, axis=-1)], axis=-1)
+
+
+def _at_present_speed(matched: Matched) -> Float64[np.ndarray, " A"]:
+    velocity = matched.scene.agents.velocity[matched.rows, matched.scene.current_index].astype(np.float64)
+    return np.linalg.norm(velocity, axis=-1) * matched.valid.shape[2] * matched.dt

@@ -1,7 +1,7 @@
 """All metrics of one scene as one row, and rows of many scenes as means with intervals and a table."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
@@ -21,10 +21,10 @@ from traj_diffusion.scene import Rollouts, Scene
 
 
 @dataclass(frozen=True)
-class SceneScore:
-    """The metrics of one scene: what was counted under each name, and why other names are absent.
+class SceneScore(Mapping[str, float]):
+    """The metrics of one scene, a mapping from name to value of those that are there.
 
-    Reads like a mapping from name to value: `score["collision_rate"]`, `score.values`.
+    `tallies` says what was counted under each of these names, `absent` why other names have no value.
     """
 
     scene_id: str
@@ -38,10 +38,11 @@ class SceneScore:
         absent = {name: figure.reason for name, figure in figures.items() if isinstance(figure, Absent)}
         return cls(scene_id, MappingProxyType(tallies), MappingProxyType(absent))
 
-    @property
-    def values(self) -> dict[str, float]:
-        """Name -> value, of those that are there."""
-        return {name: one.value for name, one in self.tallies.items()}
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tallies)
+
+    def __len__(self) -> int:
+        return len(self.tallies)
 
     def __getitem__(self, name: str) -> float:
         if name in self.tallies:

@@ -1,7 +1,7 @@
 """Who runs a red light."""
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from traj_diffusion.metrics.figures import Absent, Figures, tally
 from traj_diffusion.metrics.matching import AgentSet, Matched, is_vehicle
@@ -11,7 +11,8 @@ RED = (LightState.ARROW_STOP, LightState.STOP)
 LANE_HALF_WIDTH = 2.0
 """Metres beside its lane's centre line at which a vehicle still crosses that lane's stop point."""
 _PASSED = 1.0
-_ALIKE = 0.2
+_ALIKE = 0.2  # metres: lanes that a path follows about as well
+_TOGETHER = 3  # steps: stop lines that are crossed about together
 
 
 def red_lights(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figures:
@@ -32,11 +33,14 @@ def red_lights(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figur
         reason = "no recorded light after the current index" if len(lights) else "the scene has no lights"
         return {name: Absent(reason)}
     chosen = matched.counted(agents) & is_vehicle(matched.kind)
+    now = np.broadcast_to(matched.now_position[None, :, None, :2], (*matched.valid.shape[:2], 1, 2))
+    paths = np.concatenate([now, matched.position[:, :, :reached, :2]], 2)
+    there = np.concatenate([np.ones_like(matched.valid[..., :1]), matched.valid[..., :reached]], 2)
+    crossed = np.stack([line.crossings(paths, there) for line in stops], -1)
+    at_red = np.stack([line.red[crossed[..., at]] for at, line in enumerate(stops)], -1) & (crossed >= 0)
     ran = np.zeros(matched.valid.shape[:2], bool)
-    for run, agent in np.argwhere(matched.valid[..., :reached].any(-1) & chosen):
-        path = np.concatenate([matched.now_position[None, agent, :2], matched.position[run, agent, :reached, :2]])
-        there = np.concatenate([[True], matched.valid[run, agent, :reached]])
-        ran[run, agent] = _runs_red(path, there, stops)
+    for run, agent in np.argwhere(at_red.any(-1) & chosen):
+        ran[run, agent] = _runs_red(paths[run, agent], there[run, agent], crossed[run, agent], stops)
     counted = matched.valid.any(-1) & chosen
     return {name: tally(ran.astype(np.float64), counted, "no vehicle among the counted agents")}
 
@@ -48,16 +52,18 @@ class _StopLine:
         self.stop, self.lane, self.red, self.known = stop, lane, red, known
         self.along = _direction_at(lane, stop)
 
-    def crossing(self, path: np.ndarray, there: np.ndarray) -> int | None:
-        """Return the first step (into the future) at which the path crosses the line, or None."""
-        offset = path - self.stop
+    def crossings(
+        self, paths: Float64[np.ndarray, "R A steps 2"], there: Bool[np.ndarray, "R A steps"]
+    ) -> Int64[np.ndarray, "R A"]:
+        """Return the first step (into the future) at which each path crosses the line for good, or -1."""
+        offset = paths - self.stop
         ahead = offset @ self.along
-        aside = np.abs(offset @ np.array([-self.along[1], self.along[0]]))
-        crossed = (ahead[:-1] < 0) & (ahead[1:] >= 0) & there[:-1] & there[1:] & (aside[1:] <= LANE_HALF_WIDTH)
-        for step in np.flatnonzero(crossed & self.known):
-            if (ahead[step + 1 :][there[step + 1 :]] >= _PASSED).any():
-                return int(step)
-        return None
+        aside = np.abs(offset[..., 1:, :] @ np.array([-self.along[1], self.along[0]]))
+        passed = there & (ahead >= _PASSED)
+        later = np.maximum.accumulate(passed[..., ::-1], axis=-1)[..., ::-1]
+        crossed = (ahead[..., :-1] < 0) & (ahead[..., 1:] >= 0) & there[..., :-1] & there[..., 1:] & later[..., 1:]
+        crossed &= (aside <= LANE_HALF_WIDTH) & self.known
+        return np.where(crossed.any(-1), crossed.argmax(-1), -1)
 
     def distance(self, path: np.ndarray) -> float:
         """Return how far the path keeps from the lane on average [m], as far as the lane goes."""
@@ -97,18 +103,23 @@ def _direction_at(lane: Float64[np.ndarray, "p 2"], point: Float64[np.ndarray, "
     return along[nearest] / np.linalg.norm(along[nearest])
 
 
-def _runs_red(path: Float64[np.ndarray, "steps 2"], there: Bool[np.ndarray, " steps"], stops: list[_StopLine]) -> bool:
+def _runs_red(
+    path: Float64[np.ndarray, "steps 2"],
+    there: Bool[np.ndarray, " steps"],
+    crossed: Int64[np.ndarray, " lines"],
+    stops: list[_StopLine],
+) -> bool:
     """Whether a path, which begins at the current step, crosses a stop line of its own lane while it is red."""
-    met = [(line, line.crossing(path, there)) for line in stops]
-    crossed = [(line, step) for line, step in met if step is not None]
-    for line, step in crossed:
-        if not line.red[step]:
+    for line, step in zip(stops, crossed, strict=True):
+        if step < 0 or not line.red[step]:
             continue
-        rivals = [other for other, when in crossed if abs(when - step) <= 3 and other is not line]
         after = path[step + 1 :][there[step + 1 :]]
         own = line.distance(after)
-        if own > LANE_HALF_WIDTH:
-            continue
-        if all(other.red[step] or other.distance(after) > own + _ALIKE for other in rivals):
+        rivals = [
+            other
+            for other, when in zip(stops, crossed, strict=True)
+            if other is not line and when >= 0 and abs(when - step) <= _TOGETHER
+        ]
+        if own <= LANE_HALF_WIDTH and all(other.red[step] or other.distance(after) > own + _ALIKE for other in rivals):
             return True
     return False

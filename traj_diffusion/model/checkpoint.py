@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors with a JSON header that says what they are and where they come from. Nothing is unpickled."""
+"""Checkpoints: safetensors with a JSON header that says what they are and where they come from. Never a pickle."""
 
 import hashlib
 import json

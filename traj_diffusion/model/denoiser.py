@@ -4,17 +4,17 @@ Layout [B, A, K, C, d]: K futures of the same A agents, C tokens of time, each a
 token ask the other times of its agent, then the agent's surroundings, then the other agents at the same time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
 from traj_diffusion.kinematics import ACTION
 from traj_diffusion.model.config import ModelConfig
 from traj_diffusion.model.encoder import SceneContext
-from traj_diffusion.model.layers import Attention, FeedForward, fourier
+from traj_diffusion.model.layers import Attention, FeedForward, attend, fourier
 
 PHASES = 2  # in which an agent sums up its plan for its neighbours
 N_MODULATIONS = 8  # shift and scale for each of the four sublayers
@@ -37,6 +37,27 @@ class Prepared:
     near_agents: Int[Tensor, "B A m"]
     near_agents_valid: Bool[Tensor, "B A m"]
     layers: tuple[PreparedLayer, ...]
+
+    @classmethod
+    def stack(cls, scenes: Sequence["Prepared"]) -> "Prepared":
+        """Return scenes of the same agents along the batch axis, in that order."""
+        layers = zip(*(scene.layers for scene in scenes), strict=True)
+        return cls(
+            agent=torch.cat([scene.agent for scene in scenes]),
+            seen=torch.cat([scene.seen for scene in scenes]),
+            near_agents=torch.cat([scene.near_agents for scene in scenes]),
+            near_agents_valid=torch.cat([scene.near_agents_valid for scene in scenes]),
+            layers=tuple(
+                PreparedLayer(
+                    surroundings=(
+                        torch.cat([layer.surroundings[0] for layer in same]),
+                        torch.cat([layer.surroundings[1] for layer in same]),
+                    ),
+                    relation=torch.cat([layer.relation for layer in same]),
+                )
+                for same in layers
+            ),
+        )
 
 
 class NeighbourAttention(nn.Module):
@@ -73,8 +94,8 @@ class NeighbourAttention(nn.Module):
         alone = ~valid.any(-1)
         allowed = valid.clone()
         allowed[..., 0] |= alone
-        mask = allowed.repeat_interleave(PHASES, -1)[:, :, None, None, None].expand(-1, -1, futures, -1, -1, -1)
-        heard = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        allowed = allowed.repeat_interleave(PHASES, -1)[:, :, None].expand(-1, -1, futures, -1)
+        heard = attend(query, key, value, allowed)
         return self.out(heard.transpose(3, 4).flatten(-2)) * ~alone[:, :, None, None, None]
 
 
@@ -143,7 +164,7 @@ class Denoiser(nn.Module):
             seen=context.seen,
             near_agents=context.near_agents,
             near_agents_valid=context.near_agents_valid,
-            layers=tuple(layer.prepare(context) for layer in self.layers),  # type: ignore[operator, misc]
+            layers=tuple(layer.prepare(context) for layer in self.layers),  # type: ignore[operator]
         )
 
     def forward(

@@ -1,4 +1,4 @@
-"""The scene encoder: from conditioning to what the denoiser asks at every step. Run once per tick, the map once a scene.
+"""The scene encoder: from conditioning to what the denoiser asks at every step. It runs once per tick.
 
 Every agent has its own frame. It sees its nearest map pieces, lights and agents, each together with how it lies in
 that frame; so the encoding does not change when the world is shifted or turned, or agents change their order.
@@ -104,7 +104,8 @@ class SceneEncoder(nn.Module):
         on_route = c.route.expand(worlds, -1, -1).gather(2, pieces)
         still = torch.zeros_like(pieces, dtype=place.dtype)[..., None].expand(*pieces.shape, 2)
         map_pairs = self.see_map(
-            gather(map_tokens, pieces) + self.route(on_route), relative(pose, velocity, gather(map_pose, pieces), still)
+            gather(self.see_map.what(map_tokens), pieces) + self.route(on_route),
+            relative(pose, velocity, gather(map_pose, pieces), still),
         )
 
         lights, lights_seen = nearest(
@@ -116,7 +117,7 @@ class SceneEncoder(nn.Module):
             cfg.near_lights,
         )
         light_route = c.light_route.expand(worlds, -1, -1).gather(2, lights)
-        light_tokens = self.light(gather(c.light_state, lights)) + self.route(light_route)
+        light_tokens = self.see_light.what(self.light(gather(c.light_state, lights))) + self.route(light_route)
         still = torch.zeros_like(lights, dtype=place.dtype)[..., None].expand(*lights.shape, 2)
         light_pairs = self.see_light(light_tokens, relative(pose, velocity, gather(c.light_pose, lights), still))
 
@@ -128,7 +129,7 @@ class SceneEncoder(nn.Module):
         agent = self.history(history) + self.kind(c.kind)
         alone = self.alone.expand(*agent.shape[:2], 1, -1)
         seen = torch.cat([pieces_seen, lights_seen, agents_seen, torch.ones_like(c.valid)[..., None]], -1)
-        agent_pairs = self.see_agent(gather(agent, agents), relation)
+        agent_pairs = self.see_agent(gather(self.see_agent.what(agent), agents), relation)
         surroundings = torch.cat([map_pairs, light_pairs, agent_pairs, alone], -2)
         for layer in self.layers:
             agent = layer(agent, surroundings, seen)
@@ -139,7 +140,10 @@ _HISTORY_SCALE = torch.tensor([0.1, 0.1, 1.0, 1.0, 0.1, 0.1, 1.0])
 
 
 class Relation(nn.Module):
-    """A thing as somebody sees it: what it is, and how it lies in the observer's frame."""
+    """A thing as somebody sees it: what it is, and how it lies in the observer's frame.
+
+    `what` is applied before things are gathered, once for each thing and not once for each pair.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -148,4 +152,5 @@ class Relation(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, what: Float[Tensor, "B A n d"], where: Float[Tensor, "B A n f"]) -> Float[Tensor, "B A n d"]:
-        return self.norm(self.what(what) + self.where(where))
+        """Return one row per pair."""
+        return self.norm(what + self.where(where))

@@ -32,8 +32,8 @@ class Attention(nn.Module):
 
     def prepare(self, memory: Float[Tensor, "*lead m d"]) -> tuple[Tensor, Tensor]:
         """Return keys and values [*lead, heads, m, d / heads]."""
-        key, value = self.key_value(memory).chunk(2, -1)
-        return self._split(key), self._split(value)
+        key, value = self.key_value(memory).unflatten(-1, (2, self.n_heads, -1)).unbind(-3)
+        return key.transpose(-2, -3), value.transpose(-2, -3)
 
     def forward(
         self,
@@ -42,12 +42,21 @@ class Attention(nn.Module):
         valid: Bool[Tensor, "*lead m"] | None = None,
     ) -> Float[Tensor, "*lead n d"]:
         """Return what each of the n rows gathers from the m prepared ones; at least one of them must be valid."""
-        mask = None if valid is None else valid[..., None, None, :]
-        mixed = functional.scaled_dot_product_attention(self._split(self.query(x)), *prepared, attn_mask=mask)
-        return self.out(mixed.transpose(-2, -3).flatten(-2))
+        query = self.query(x).unflatten(-1, (self.n_heads, -1)).transpose(-2, -3)
+        return self.out(attend(query, *prepared, valid).transpose(-2, -3).flatten(-2))
 
-    def _split(self, x: Float[Tensor, "*lead n d"]) -> Float[Tensor, "*lead heads n e"]:
-        return x.unflatten(-1, (self.n_heads, -1)).transpose(-2, -3)
+
+def attend(
+    query: Float[Tensor, "*lead h n e"],
+    key: Float[Tensor, "*lead h m e"],
+    value: Float[Tensor, "*lead h m e"],
+    valid: Bool[Tensor, "*lead m"] | None,
+) -> Float[Tensor, "*lead h n e"]:
+    """Return softmax(q k / sqrt(e)) v over the valid entries, by torch's fused kernel, which wants exactly four axes."""
+    lead = query.shape[:-3]
+    query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
+    mask = None if valid is None else valid.reshape(-1, 1, 1, valid.shape[-1]).expand(-1, 1, query.shape[-2], -1)
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).unflatten(0, lead)
 
 
 def fourier(value: Float[Tensor, "*lead"], width: int) -> Float[Tensor, "*lead d"]:

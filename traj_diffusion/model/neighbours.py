@@ -16,7 +16,7 @@ def nearest(
     velocity: Float[Tensor, "B A 2"],
     target: Float[Tensor, "B M 2"],
     reach: Float[Tensor, "B M"],
-    valid: Bool[Tensor, "B #A M"],
+    valid: Bool[Tensor, "#B #A M"],
     count: int,
 ) -> tuple[Int[Tensor, "B A n"], Bool[Tensor, "B A n"]]:
     """Return which targets are nearest to each agent, the nearest first, and which of them exist at all.

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from traj_diffusion.datasets.conditioning import (
@@ -31,12 +31,13 @@ from traj_diffusion.diffusion import (
 )
 from traj_diffusion.geometry import to_world
 from traj_diffusion.kinematics import ACTION, DT, decode
-from traj_diffusion.model import TrafficDiffusion, find_checkpoint, load_checkpoint
+from traj_diffusion.model import Prepared, TrafficDiffusion, find_checkpoint, load_checkpoint
 from traj_diffusion.scene import Map, Plan, PlanRequest, Scene, WorldState
 
 DEFAULT_STEPS = 8
-# Worlds are planned for in blocks of about this many agent futures, which bounds memory.
-BLOCK = 4096
+# Futures are denoised in blocks of this many, the last one filled up: a row's last bits depend on the shape of its
+# batch, and nobody's future may depend on how many others are asked for. It bounds memory too.
+BLOCK = 8
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,23 @@ class DiffusionPolicy:
         if abs(state.dt - DT) > 1e-9:
             raise ValueError(f"this policy plans in steps of {DT} s, the state has {state.dt} s")
         c = self.condition(request)
-        worlds, agents = c.valid.shape
-        per_block = max(1, BLOCK // max(1, agents * request.futures))
-        parts = [
-            self._plan_block(c, request, slice(first, min(first + per_block, worlds)))
-            for first in range(0, worlds, per_block)
-        ]
-        position, heading, velocity = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return Plan(position, heading, velocity, np.zeros((worlds, request.futures), np.float32), DT)
+        worlds = c.valid.shape[0]
+        pairs = [(world, future) for world in range(worlds) for future in range(request.futures)]
+        noise = self._noise(request).to(self.device)
+        prepared: dict[int, Prepared] = {}
+        action = torch.empty_like(noise)
+        for first in range(0, len(pairs), BLOCK):
+            block = pairs[first : first + BLOCK]
+            asked = {world for world, _ in block}
+            prepared = {w: prepared.get(w) or self._encode_world(c, request.context, w) for w in sorted(asked)}
+            filled = block + block[-1:] * (BLOCK - len(block))
+            x0 = self._denoise(
+                Prepared.stack([prepared[world] for world, _ in filled]),
+                torch.stack([noise[world, future] for world, future in filled]),
+            )
+            for (world, future), row in zip(block, x0, strict=False):
+                action[world, future] = row
+        return self._futures(c, request, self.model.denormalise(action.transpose(1, 2), c.kind).transpose(1, 2))
 
     def condition(self, request: PlanRequest) -> Conditioning:
         """Return what the network sees of the request's state."""
@@ -147,47 +157,49 @@ class DiffusionPolicy:
             "light_route": _routes(context.scene, rows, lanes, len(lanes)),
         }
 
-    def _plan_block(
-        self, c: Conditioning, request: PlanRequest, worlds: slice
-    ) -> tuple[Float64[np.ndarray, "W K A F 3"], Float32[np.ndarray, "W K A F"], Float32[np.ndarray, "W K A F 2"]]:
-        state, context = request.state, request.context
-        c = Conditioning(
-            **{name: value[worlds] if value.shape[0] == state.worlds else value for name, value in vars(c).items()}
-        )
-        prepared = self.model.encode(c, context.tensors, context.tokens)
+    def _encode_world(self, c: Conditioning, context: EncodedScene, world: int) -> Prepared:
+        worlds = c.valid.shape[0]
+        rows = {
+            name: value[world : world + 1] if value.shape[0] == worlds else value for name, value in vars(c).items()
+        }
+        return self.model.encode(Conditioning(**rows), context.tensors, context.tokens)
+
+    def _denoise(self, prepared: Prepared, eps: Float[Tensor, "b A k 3"]) -> Float[Tensor, "b A k 3"]:
+        """Return x0 of one future per row."""
 
         def network(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.model(x_t, t[:, None, None].expand(x_t.shape[:3]), prepared)
+            return self.model(x_t[:, :, None], t[:, None, None].expand(*x_t.shape[:2], 1), prepared)[:, :, 0]
 
-        eps = self._noise(request, worlds).to(self.device)
         denoise = as_denoiser(network, self.model.config.parameterisation, self._schedule)
-        x0 = sample(denoise, initial_noise(eps, self._schedule), self._schedule, self._grid, Ddim())
-        action = self.model.denormalise(x0, c.kind).transpose(1, 2)  # [W, K, A, knots, 3]
+        return sample(denoise, initial_noise(eps, self._schedule), self._schedule, self._grid, Ddim())
+
+    def _futures(self, c: Conditioning, request: PlanRequest, action: Float[Tensor, "R K A k 3"]) -> Plan:
+        """Return where physical actions lead, in world coordinates."""
+        state, futures = request.state, request.futures
 
         def per_future(value: Tensor) -> Tensor:
-            return value[:, None].expand(-1, request.futures, *(-1,) * (value.ndim - 1))
+            return value[:, None].expand(-1, futures, *(-1,) * (value.ndim - 1))
 
         motion = decode(action, per_future(c.speed), per_future(c.kind), per_future(c.size[..., 0]))
         pose = per_future(c.pose)
-        place = to_world(motion.position, pose[..., None, :2], pose[..., None, 2]).double().cpu().numpy()
+        place = to_world(motion.position, pose[..., None, :2], pose[..., None, 2])
         pace = to_world(motion.velocity, torch.zeros_like(motion.velocity), pose[..., None, 2])
-        present = state.position[worlds, None, :, -1]
-        position = np.repeat(np.repeat(present, request.futures, 1)[..., None, :], place.shape[-2], -2)
-        position[..., :2] = place + context.origin
-        start = state.heading[worlds, None, :, -1, None]
-        return position, (start + motion.heading.cpu().numpy()).astype(np.float32), pace.cpu().numpy()
+        present = state.position[:, None, :, -1, None, :]
+        position = np.broadcast_to(present, (*place.shape[:-1], 3)).copy()
+        position[..., :2] = place.double().cpu().numpy() + request.context.origin
+        heading = state.heading[:, None, :, -1, None] + motion.heading.cpu().numpy()
+        weight = np.zeros((state.worlds, futures), np.float32)
+        return Plan(position, heading.astype(np.float32), pace.cpu().numpy(), weight, DT)
 
-    def _noise(self, request: PlanRequest, worlds: slice) -> Tensor:
-        """Return noise [W, A, K, knots, 3], each agent's future from a stream of its own."""
-        world = request.world[worlds].astype(np.int64)
-        agent = request.state.agent_id
-        shape = (len(world), len(agent), request.futures)
+    def _noise(self, request: PlanRequest) -> Float[Tensor, "R K A k 3"]:
+        """Return unit noise, each future of each agent from a stream of its own."""
+        shape = (request.state.worlds, request.futures, len(request.state.agent_id))
         keys = [
             np.full(shape, request.seed, np.int64),
-            np.broadcast_to(world[:, None, None], shape),
-            np.broadcast_to(agent[None, :, None], shape),
+            np.broadcast_to(request.world[:, None, None], shape),
+            np.broadcast_to(request.state.agent_id, shape),
             np.full(shape, request.tick, np.int64),
-            np.broadcast_to(np.arange(request.futures)[None, None], shape),
+            np.broadcast_to(np.arange(request.futures)[:, None], shape),
         ]
         knots = self.model.config.knots
         drawn = keyed_normal([key.reshape(-1) for key in keys], knots * ACTION)

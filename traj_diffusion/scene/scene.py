@@ -105,7 +105,7 @@ class Lights:
         return len(self.lane_id)
 
     def last_seen(self, now: int) -> tuple[Float64[np.ndarray, "S 3"], UInt8[np.ndarray, " S"], Bool[np.ndarray, " S"]]:
-        """Return stop point and state of each light when it was last observed up to step `now`, and whether it ever was."""
+        """Return stop point and state of each light when last observed up to step `now`, and whether it ever was."""
         seen = self.observed[:, : now + 1]
         ever = np.any(seen, axis=1)
         last = now - np.argmax(seen[:, ::-1], axis=1)

@@ -30,7 +30,7 @@ class Batch:
 
 
 def make_batch(sample: Sample, config: TrainConfig, generator: torch.Generator | None) -> Batch:
-    """Return the batch of cached samples at their current index. With a generator, conditioning is dropped at random."""
+    """Return the batch of cached samples at their current index; with a generator, parts of it are hidden at random."""
     tensors = {name: torch.from_numpy(array) for name, array in sample.items()}
     now = HISTORY_STEPS - 1
     kind = tensors["kind"].long()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from traj_diffusion.configs import override, read_config
+from traj_diffusion.configs import checked, override, read_config
 from traj_diffusion.errors import BadConfig
 from traj_diffusion.model import ModelConfig
 
@@ -41,9 +41,13 @@ class TrainConfig:
 def load_train_config(name: str, assignments: Sequence[str] = ()) -> TrainConfig:
     """Return `configs/train/<name>.yaml` with `key=value` texts applied. Raises BadConfig for what is unknown."""
     settings = override(read_config("train", name), assignments)
-    size = settings.pop("model", "tiny")
-    try:
-        return TrainConfig(model=ModelConfig(**read_config("model", size)), **settings)
-    except TypeError as error:
-        known = ", ".join(field.name for field in fields(TrainConfig))
-        raise BadConfig(f"{error}; known settings: {known}") from error
+    size = read_config("model", str(settings.pop("model", "tiny")))
+    return TrainConfig(
+        model=ModelConfig(**checked(size, types_of(ModelConfig), "model")),
+        **checked(settings, types_of(TrainConfig), "training"),
+    )
+
+
+def types_of(config: type) -> dict[str, type]:
+    """Return what each plain setting of a config dataclass wants."""
+    return {field.name: field.type for field in fields(config) if isinstance(field.type, type) and field.name != "model"}

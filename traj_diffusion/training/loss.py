@@ -19,7 +19,7 @@ def training_loss(
 
     The action part is the mean squared error of x0 (Ho et al. 2020 with x0 as target); all agents of one future share
     their noise level, for the joint future is one sample. The trajectory part is a Huber loss of positions, weighed
-    by the share of signal alpha²: where x_t is mostly noise, x0 is an average over futures and leads nowhere in particular.
+    by the share of signal alpha²: where x_t is mostly noise, x0 is an average over futures and leads nowhere.
     """
     c, draws = batch.conditioning, config.noise_draws
     size, agents = c.valid.shape

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from traj_diffusion.datasets.cache import Cache
+from traj_diffusion.datasets.cache import Cache, Sample
 from traj_diffusion.diffusion import make_schedule
 from traj_diffusion.errors import BadInput, TrainingDiverged
 from traj_diffusion.model import Provenance, TrafficDiffusion, save_checkpoint
@@ -46,7 +46,7 @@ def train(config: TrainConfig, cache: Cache, out: Path, name: str, data: str, pr
     began = time.perf_counter() - state.seconds
     while state.step < config.steps:
         generator = torch.Generator().manual_seed(_key(config.seed, state.step))
-        sample = cache.batch(batch_rows(len(cache), config.batch, config.seed, state.step))
+        sample = trimmed(cache.batch(batch_rows(cache.agents, config.batch, config.seed, state.step)))
         loss, parts = training_loss(model, make_batch(sample, config, generator), schedule, config, generator)
         if not torch.isfinite(loss):
             np.savez(out / "diverged.npz", allow_pickle=False, **sample)
@@ -92,12 +92,29 @@ def export(
     return path
 
 
-def batch_rows(samples: int, batch: int, seed: int, step: int) -> np.ndarray:
-    """Return the rows of one batch: every epoch visits all samples once in an order of its own."""
-    per_epoch = samples // batch
+def batch_rows(agents: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:
+    """Return the rows of one batch, given how many agents each sample has.
+
+    Every epoch visits all samples once, in an order of its own. Samples of like size share a batch, sorted among some
+    hundreds at a time, so that little of it is padding.
+    """
+    per_epoch = len(agents) // batch
     epoch, place = divmod(step, per_epoch)
-    order = np.random.default_rng([seed, epoch]).permutation(samples)
-    return np.sort(order[place * batch : (place + 1) * batch])
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(agents))[: per_epoch * batch]
+    parts = [order[first : first + 32 * batch] for first in range(0, len(order), 32 * batch)]
+    like = np.concatenate([part[np.argsort(agents[part], kind="stable")] for part in parts])
+    return np.sort(like.reshape(per_epoch, batch)[rng.permutation(per_epoch)[place]])
+
+
+def trimmed(sample: Sample) -> Sample:
+    """Return the batch without padding that all of its samples share: agents and pieces are packed from the front."""
+    agents = max(1, int(sample["valid"].any((0, 2)).sum()))
+    pieces = max(1, int(sample["map_valid"].any(0).sum()))
+    cut = {name: (slice(None), slice(agents)) for name in ("position", "heading", "velocity", "valid", "size", "kind")}
+    cut |= {name: (slice(None), slice(pieces)) for name in sample if name.startswith("map_")}
+    cut |= {"route": (slice(None), slice(agents), slice(pieces)), "light_route": (slice(None), slice(agents))}
+    return {name: np.ascontiguousarray(array[cut[name]]) if name in cut else array for name, array in sample.items()}
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

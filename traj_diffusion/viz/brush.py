@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Colour = str | tuple[float, ...] | np.ndarray
-Dash = tuple[float, Sequence[float]]
 
 
 class Brush:
@@ -31,16 +30,16 @@ class Brush:
         lines: Sequence[np.ndarray],
         colour: Colour,
         pixels: float,
-        dash: Dash | None = None,
+        dash: tuple[float, float] | None = None,
         cap: str = "round",
     ) -> None:
-        """Draw polylines, each [p, 2] in metres."""
+        """Draw polylines, each [p, 2] in metres; `dash` is pixels drawn and pixels left out."""
         from matplotlib.collections import LineCollection
 
         if len(lines):
             width = pixels * self._point
             moved = [line - self._centre for line in lines]
-            style = "solid" if dash is None else (dash[0], [part * self._point / width for part in dash[1]])
+            style = "solid" if dash is None else (0, [part * self._point / width for part in dash])
             self._add(LineCollection(moved, colors=colour, linewidths=width, linestyles=[style], capstyle=cap))
 
     def areas(

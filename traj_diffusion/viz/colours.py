@@ -31,6 +31,7 @@ LIGHT = {
 
 # Near to far in time: from deep violet over magenta to amber, even steps in lightness.
 TIME = ("#3b1a9c", "#7a1fa6", "#b02a8f", "#d94c6a", "#f0803c", "#f6b40e")
+TIME_ON_DARK = ("#8468ff", "#ab5cdc", "#d153ad", "#e8657c", "#f58b4a", "#f9c22f")
 
 PAPER, INK, FAINT_INK = "#fbfaf7", "#20262e", "#69717c"
 ASPHALT, LANE, EDGE, DRIVEWAY = "#e7e9ec", "#b9bfc8", "#4b5361", "#f0eee7"

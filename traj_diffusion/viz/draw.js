@@ -2,6 +2,7 @@
 
 const TRAIL = 20; // steps that a trail is long
 const BANDS = 8; // steps of colour along a planned future
+const SMALLEST = 5; // pixels that a box is long and wide at least
 const THINNING = 4; // a trajectory of a ghost keeps every fourth step
 
 function buildMap(data) {
@@ -11,7 +12,7 @@ function buildMap(data) {
     for (const points of count) {
       for (let i = 0; i < points; i++, at++) {
         const x = xy[at] / 100, y = xy[total + at] / 100;
-        if (name === "stop_sign") octagon(path, x, y, 0.9);
+        if (name === "stop_sign") octagon(path, x, y, 1.1);
         else if (i) path.lineTo(x, y);
         else path.moveTo(x, y);
       }
@@ -40,6 +41,11 @@ function drawMap(ctx, layers, px, tone) {
     } else if (["driveway", "speed_bump", "zebra", "stop_sign"].includes(name)) {
       ctx.fillStyle = tone(name);
       ctx.fill(path);
+      if (name === "stop_sign") {
+        ctx.lineWidth = 1.4 * px;
+        ctx.strokeStyle = tone("zebra");
+        ctx.stroke(path);
+      }
     } else if (name === "crosswalk") {
       ctx.fillStyle = tone("asphalt");
       ctx.fill(path);
@@ -61,7 +67,7 @@ function drawMap(ctx, layers, px, tone) {
   ctx.setLineDash([]);
 }
 
-// Polylines of tracks [count, A, F], one path for each kind of colour; `cut` gives the steps of one band.
+// Adds steps `from` to `to` of the track that begins at index `start`, broken where it is not valid.
 function addTrack(path, tracks, start, from, to, stride) {
   let drawing = false;
   for (let step = from; step <= to; step = step === to ? to + 1 : Math.min(step + stride, to)) {
@@ -91,13 +97,13 @@ function buildRuns(data) {
   return paths;
 }
 
-function buildFutures(data) {
+function buildFutures(data, colours) {
   const { steps, count, total } = data.futures;
   return Array.from({ length: BANDS }, (_, band) => {
     const path = new Path2D();
     const from = Math.round((band * (steps - 1)) / BANDS), to = Math.round(((band + 1) * (steps - 1)) / BANDS);
     for (let start = 0; count && start < total; start += steps) addTrack(path, data.futures, start, from, to, 2);
-    return { path, colour: timeColour(data.colours.time, band / (BANDS - 1)) };
+    return { path, colour: timeColour(colours, band / (BANDS - 1)) };
   });
 }
 
@@ -165,9 +171,10 @@ function drawTrails(ctx, data, run, at, px) {
   ctx.lineWidth = 3 * px;
   ctx.lineCap = "butt";
   const head = Math.floor(at);
+  const present = Array.from(data.agents.id.keys()).filter((row) => stateAt(data, run, row, head));
   for (let age = TRAIL; age >= 0; age--) {
     const paths = new Map(); // one stroke for each colour and age, not for each agent
-    for (let row = 0; row < data.agents.id.length; row++) {
+    for (const row of present) {
       const from = stateAt(data, run, row, head - age), to = from && (age ? stateAt(data, run, row, head - age + 1) : poseAt(data, run, row, at));
       if (!to) continue;
       const colour = colourOf(data, row);
@@ -194,8 +201,8 @@ function drawLights(ctx, data, at, holdNow, px, tone) {
     ctx.arc(data.lights.xy[light] / 100, data.lights.xy[count + light] / 100, radius, 0, 2 * Math.PI);
     ctx.fillStyle = data.colours.light[shown.state];
     ctx.fill();
-    ctx.lineWidth = 1.6 * px;
-    ctx.strokeStyle = tone(shown.held ? "held" : "paper");
+    ctx.lineWidth = 1.8 * px;
+    ctx.strokeStyle = tone(shown.held ? "paper" : "ink");
     ctx.stroke();
   }
 }
@@ -208,19 +215,23 @@ function drawAgents(ctx, data, run, at, px, tone, selected) {
     const pose = poseAt(data, run, row, at);
     if (!pose) continue;
     poses.push({ row, ...pose });
+    // For pedestrians to be seen in a wide view.
+    [pose.length, pose.width] = [Math.max(pose.length, SMALLEST * px), Math.max(pose.width, SMALLEST * px)];
     const body = new Path2D(), corner = boxPath(body, pose);
-    ctx.fillStyle = colourOf(data, row);
-    ctx.fill(body);
-    ctx.lineWidth = 1.2 * px;
+    ctx.lineWidth = 2.2 * px; // a halo around the box, which takes nothing from its size
     ctx.strokeStyle = tone("paper");
     ctx.stroke(body);
-    ctx.beginPath();
-    ctx.moveTo(...corner(0.4, 0));
-    ctx.lineTo(...corner(0.12, 0.34));
-    ctx.lineTo(...corner(0.12, -0.34));
-    ctx.closePath();
-    ctx.fillStyle = "rgba(255,255,255,0.85)";
-    ctx.fill();
+    ctx.fillStyle = colourOf(data, row);
+    ctx.fill(body);
+    if (pose.length > 11 * px) {
+      ctx.beginPath();
+      ctx.moveTo(...corner(0.4, 0));
+      ctx.lineTo(...corner(0.12, 0.34));
+      ctx.lineTo(...corner(0.12, -0.34));
+      ctx.closePath();
+      ctx.fillStyle = "rgba(255,255,255,0.85)";
+      ctx.fill();
+    }
     if (row !== selected) continue;
     ctx.beginPath();
     ctx.arc(pose.x, pose.y, Math.hypot(pose.length, pose.width) / 2 + 5 * px, 0, 2 * Math.PI);

@@ -41,7 +41,7 @@ def visible_features(features: Map, low: np.ndarray, high: np.ndarray) -> list[F
         return seen
     counts = [len(seen[i].xy) for i in long]
     lines = shapely.linestrings(np.concatenate([seen[i].xy for i in long]), indices=np.repeat(range(len(long)), counts))
-    for i, line in zip(long, shapely.simplify(lines, TOLERANCE), strict=True):
+    for i, line in zip(long, np.asarray(shapely.simplify(lines, TOLERANCE)), strict=True):
         seen[i] = seen[i]._replace(xy=shapely.get_coordinates(line))
     return seen
 

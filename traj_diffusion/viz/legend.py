@@ -31,8 +31,10 @@ def draw_title(figure: "Figure", scene: Scene, rollouts: Rollouts | None, size: 
     _text(figure, end + _PAD / width, y, "  ·  ".join(facts), 12, colour=colours.FAINT_INK)
 
 
-def draw_legend(figure: "Figure", scene: Scene, futures: Futures | None, size: tuple[int, int], height: int) -> None:
-    """Write one line of samples, each with its name, of what the picture holds."""
+def draw_legend(
+    figure: "Figure", scene: Scene, futures: Futures | None, what: str, size: tuple[int, int], height: int
+) -> None:
+    """Write one line of samples, each with its name, of what the picture holds; `what` names the futures."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
 
@@ -40,7 +42,7 @@ def draw_legend(figure: "Figure", scene: Scene, futures: Futures | None, size: t
     y = height / 2 / whole
     x = float(_PAD)
 
-    def named(name: str, artist: Any, wide: float) -> None:
+    def named(name: str, artist: Any, wide: int) -> None:
         nonlocal x
         figure.add_artist(artist)
         text = _text(figure, (x + wide + 7) / width, y, name, 11)
@@ -51,14 +53,13 @@ def draw_legend(figure: "Figure", scene: Scene, futures: Futures | None, size: t
         patch = Rectangle((x / width, bottom), 22 / width, 12 / whole, transform=figure.transFigure, facecolor=colour)
         named(name, patch, 22)
 
-    def mark(name: str, colour: str, marker: Any) -> None:
-        point = Line2D([(x + 6) / width], [y], marker=marker, color=colour, markersize=9, markeredgecolor="white")
+    def mark(name: str, colour: str, marker: Any, edge: str = colours.INK) -> None:
+        point = Line2D([(x + 6) / width], [y], marker=marker, color=colour, markersize=9, markeredgecolor=edge)
         named(name, point, 12)
 
-    def line(name: str, colour: str, dashed: bool, pixels: float) -> None:
-        style = (0, (3.2, 2.6)) if dashed else "solid"
+    def dashes(name: str) -> None:
         ends = [x / width, (x + 30) / width]
-        named(name, Line2D(ends, [y, y], color=colour, linestyle=style, linewidth=pixels), 30)
+        named(name, Line2D(ends, [y, y], color=colours.INK, linestyle=(0, (3.2, 2.6)), linewidth=1.2), 30)
 
     here = scene.sim_agents
     if scene.ego is not None and scene.ego in here:
@@ -67,7 +68,7 @@ def draw_legend(figure: "Figure", scene: Scene, futures: Futures | None, size: t
         if (scene.agents.kind[here[here != scene.ego]] == kind).any():
             box(colours.KIND_NAME[kind], colours.KIND[kind])
     if scene.agents.valid[here, scene.current_index + 1 :].any():
-        line("recorded", colours.INK, True, 1.2)
+        dashes("recorded")
     states = scene.lights.state[:, scene.current_index][scene.lights.observed[:, scene.current_index]]
     shown = {colours.LIGHT[LightState(int(state))] for state in states}
     for colour, name in ((colours.STOP, "stop"), (colours.CAUTION, "caution"), (colours.GO, "go")):
@@ -76,12 +77,12 @@ def draw_legend(figure: "Figure", scene: Scene, futures: Futures | None, size: t
     if colours.UNKNOWN in shown:
         mark("light unknown", colours.UNKNOWN, "o")
     if (scene.map.kind == MapKind.STOP_SIGN).any():
-        mark("stop sign", colours.STOP_SIGN, (8, 0, 22.5))
+        mark("stop sign", colours.STOP_SIGN, (8, 0, 22.5), "white")
     if futures is not None and futures.valid.shape[-1] > 1:
-        _draw_time(figure, (futures.valid.shape[-1] - 1) * scene.dt, size, y)
+        _draw_time(figure, what, (futures.valid.shape[-1] - 1) * scene.dt, size, y)
 
 
-def _draw_time(figure: "Figure", seconds: float, size: tuple[int, int], y: float) -> None:
+def _draw_time(figure: "Figure", what: str, seconds: float, size: tuple[int, int], y: float) -> None:
     """Draw the colours of the futures from now to their end, at the right."""
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -92,7 +93,7 @@ def _draw_time(figure: "Figure", seconds: float, size: tuple[int, int], y: float
     bar.set_axis_off()
     ramp = LinearSegmentedColormap.from_list("time", list(colours.TIME))
     bar.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=ramp, interpolation="nearest")
-    _text(figure, (end - 158) / width, y, "futures, now", 11, align="right")
+    _text(figure, (end - 158) / width, y, f"{what}, now", 11, align="right")
 
 
 def draw_scale(axes: "Axes", metre: float, dpi: int) -> None:
@@ -121,9 +122,9 @@ def draw_scale(axes: "Axes", metre: float, dpi: int) -> None:
 
 
 def plain(text: str) -> str:
-    """Return the text in characters that the font has: Latin-1 without controls, others as '?', at most 80."""
+    """Return the text in characters that the font has: Latin-1 without controls, others as '?', at most 60."""
     shown = "".join(char if char.isprintable() and ord(char) < 256 else "?" for char in text)
-    return shown if len(shown) <= 80 else shown[:79] + "..."
+    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def _text(

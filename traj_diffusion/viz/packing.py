@@ -20,8 +20,8 @@ def pack(values: Integer[np.ndarray, "..."]) -> dict[str, Any]:
         numbers = np.diff(numbers, axis=-1, prepend=np.uint32(0))
     signed = numbers.view(np.int32)
     folded = ((signed << 1) ^ (signed >> 31)).view(np.uint32)
-    planes = np.ascontiguousarray(folded.reshape(-1).astype("<u4").view(np.uint8).reshape(-1, 4).T)
-    return {"shape": list(values.shape), "data": base64.b64encode(zlib.compress(planes, 6)).decode()}
+    planes = folded.reshape(-1).astype("<u4").view(np.uint8).reshape(-1, 4).T
+    return {"shape": list(values.shape), "data": base64.b64encode(zlib.compress(planes.tobytes(), 6)).decode()}
 
 
 def whole(values: Float[np.ndarray, "*shape"], scale: float) -> Integer[np.ndarray, "*shape"]:
@@ -40,4 +40,4 @@ def hold(values: Float[np.ndarray, "*rows T D"], valid: Bool[np.ndarray, "*rows 
     last = np.maximum.accumulate(np.where(valid, np.arange(steps), -1), -1)
     source = np.where(last < 0, np.argmax(valid, -1)[..., None], last)
     kept = np.take_along_axis(values, source[..., None], -2)
-    return np.where(valid.any(-1)[..., None, None], kept, 0.0)
+    return np.where(np.any(valid, axis=-1, keepdims=True)[..., None], kept, 0.0)

@@ -94,7 +94,7 @@ def _contents(scene: Scene, rollouts: Rollouts | None) -> dict[str, Any]:
     ids = agents.source_id if agents.source_id is not None else [str(number) for number in agents.id.tolist()]
     # The size at the current index, or when first seen: boxes do not breathe with the recording's noise.
     step = np.where(agents.valid[:, now], now, agents.valid.argmax(-1))
-    size = agents.size[np.arange(len(agents)), step, :2].astype(float)
+    size = np.nan_to_num(agents.size[np.arange(len(agents)), step, :2].astype(float))
     held = rollouts is not None and rollouts.provenance.get("lights") == "held"
     return {
         "format": 1,
@@ -121,6 +121,7 @@ def _contents(scene: Scene, rollouts: Rollouts | None) -> dict[str, Any]:
             "kind": {int(kind): colour for kind, colour in colours.KIND.items()},
             "light": {int(state): colour for state, colour in colours.LIGHT.items()},
             "time": list(colours.TIME),
+            "time_dark": list(colours.TIME_ON_DARK),
         },
     }
 
@@ -138,7 +139,7 @@ def _tracks(xy: np.ndarray, heading: np.ndarray, valid: np.ndarray, centre: np.n
 
 def _runs(rollouts: Rollouts, rows: np.ndarray, centre: np.ndarray) -> dict[str, Any]:
     tracks = _tracks(rollouts.position[..., :2], rollouts.heading, rollouts.valid, centre)
-    size = None if rollouts.size is None else pack(whole(rollouts.size[..., :2].astype(float), _CM))
+    size = None if rollouts.size is None else pack(whole(np.nan_to_num(rollouts.size[..., :2].astype(float)), _CM))
     return {"row": rows.tolist(), "first": rollouts.first_step, "size": size, **tracks}
 
 

@@ -17,6 +17,8 @@ from traj_diffusion.viz.pairing import Futures, planned_futures
 _DPI = 100
 _HEAD, _FOOT = 50, 50  # pixels above and below the map
 _MARGIN, _LEAST, _MOST = 14.0, 60.0, 200.0  # metres around the agents; least and most that a picture is wide
+_ARROW = 11.0  # pixels that a box must be long to carry an arrowhead
+_SMALLEST = 5.0  # pixels that a box is long and wide at least, for pedestrians to be seen in a wide view
 _TRAIL = 3.0  # seconds of history
 _BANDS = 20  # steps of colour along a future
 
@@ -33,8 +35,8 @@ def save_picture(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if min(size) < 400 or max(size) > 8000:
-        raise ValueError(f"size is {size} pixels; each side must be 400 to 8000")
+    if not (1200 <= size[0] <= 8000 and 400 <= size[1] <= 8000):
+        raise ValueError(f"size is {size[0]} x {size[1]} pixels; wanted are 1200 to 8000 by 400 to 8000")
     path = Path(path)
     futures = None if rollouts is None else planned_futures(scene, rollouts)
     width, height = size
@@ -58,7 +60,8 @@ def save_picture(
     _draw_agents(brush, scene)
     draw_scale(axes, metre, _DPI)
     draw_title(figure, scene, rollouts, size, _HEAD)
-    draw_legend(figure, scene, futures, size, _FOOT)
+    what = "futures" if rollouts is not None and rollouts.futures is not None else "runs"
+    draw_legend(figure, scene, futures, what, size, _FOOT)
     with atomic_path(path) as temporary:
         # No Software entry: the file's bytes then do not change with the version of the library.
         figure.savefig(temporary, format="png", dpi=_DPI, facecolor=colours.PAPER, metadata={"Software": None})
@@ -105,10 +108,10 @@ def _draw_ground(brush: Brush, features: list[Feature]) -> None:
         solid = [f.xy for f in matching if LineType(f.subtype) not in BROKEN]
         dashed = [f.xy for f in matching if LineType(f.subtype) in BROKEN]
         brush.lines(solid, colour, thin)
-        brush.lines(dashed, colour, thin, dash=(0, (3 * brush.metre, 3 * brush.metre)), cap="butt")
+        brush.lines(dashed, colour, thin, dash=(3 * brush.metre, 3 * brush.metre), cap="butt")
     brush.lines([f.xy for f in of(MapKind.ROAD_EDGE)], colours.EDGE, 1.6)
     signs = [f.xy[:1] for f in of(MapKind.STOP_SIGN, 1)]
-    brush.dots(np.concatenate(signs) if signs else np.zeros((0, 2)), [colours.STOP_SIGN], 11, "white", sides=8)
+    brush.dots(np.concatenate(signs) if signs else np.zeros((0, 2)), [colours.STOP_SIGN], 15.0, "white", sides=8)
 
 
 def _draw_futures(brush: Brush, futures: Futures) -> None:
@@ -119,7 +122,7 @@ def _draw_futures(brush: Brush, futures: Futures) -> None:
     cuts = (
         np.unique(np.linspace(0, steps - 1, min(_BANDS, steps - 1) + 1).astype(int)) if steps > 1 else np.zeros(1, int)
     )
-    shades = time_colours(len(cuts) - 1)
+    shades = _time_colours(len(cuts) - 1)
     for band in reversed(range(len(cuts) - 1)):
         piece = slice(cuts[band], cuts[band + 1] + 1)
         lines = list(futures.xy[whole][:, piece])
@@ -127,7 +130,7 @@ def _draw_futures(brush: Brush, futures: Futures) -> None:
         brush.lines([line for line in lines if len(line) > 1], (*shades[band], alpha), 2.0, cap="butt")
 
 
-def time_colours(count: int) -> np.ndarray:
+def _time_colours(count: int) -> np.ndarray:
     """Return colours [count, 3] from near to far in time."""
     from matplotlib.colors import to_rgb
 
@@ -140,21 +143,22 @@ def _draw_log(brush: Brush, scene: Scene) -> None:
     agents, now = scene.agents, scene.current_index
     here = agents.valid[:, now]
     lines = [xy[valid] for xy, valid in zip(agents.position[here, now:, :2], agents.valid[here, now:], strict=True)]
-    brush.lines([line for line in lines if len(line) > 1], colours.INK, 1.3, dash=(0, (5, 4)), cap="butt")
+    brush.lines([line for line in lines if len(line) > 1], colours.INK, 1.3, dash=(6.0, 5.0), cap="butt")
 
 
 def _draw_trails(brush: Brush, scene: Scene) -> None:
-    from matplotlib.colors import to_rgb
+    from matplotlib.colors import to_rgba
 
     agents, now = scene.agents, scene.current_index
     first = max(0, now - round(_TRAIL / scene.dt))
-    for row in np.flatnonzero(agents.valid[:, now]):
+    pieces: list[np.ndarray] = []
+    shades: list[tuple[float, ...]] = []
+    for row in scene.sim_agents.tolist():
         both = agents.valid[row, first:now] & agents.valid[row, first + 1 : now + 1]
-        steps = first + np.flatnonzero(both)
-        pieces = np.stack([agents.position[row, steps, :2], agents.position[row, steps + 1, :2]], 1)
-        alpha = 0.75 * (steps + 1 - first) / max(now - first, 1)
-        shade = np.concatenate([np.tile(to_rgb(_colour(scene, int(row))), (len(steps), 1)), alpha[:, None]], 1)
-        brush.lines(pieces, shade, 4.0, cap="butt")
+        for step in (first + np.flatnonzero(both)).tolist():
+            pieces.append(agents.position[row, step : step + 2, :2])
+            shades.append(to_rgba(_colour(scene, row), 0.75 * (step + 1 - first) / (now - first)))
+    brush.lines(pieces, np.array(shades), 4.0, cap="butt")
 
 
 def _colour(scene: Scene, row: int) -> str:
@@ -167,17 +171,19 @@ def _draw_agents(brush: Brush, scene: Scene) -> None:
     rows = scene.sim_agents
     size = agents.size[rows, now, :2].astype(float)
     order = np.lexsort((-size[:, 0], rows == (-1 if scene.ego is None else scene.ego)))
-    rows, size = rows[order], np.maximum(size[order], 0.5)
+    rows, size = rows[order], np.maximum(size[order], max(0.5, _SMALLEST / brush.metre))
     centre, heading = agents.position[rows, now, :2], agents.heading[rows, now].astype(float)
     fills = [_colour(scene, int(row)) for row in rows]
-    brush.areas(list(box_corners(centre, heading, size[:, 0], size[:, 1])), fills, "white", 1.2)
+    boxes = list(box_corners(centre, heading, size[:, 0], size[:, 1]))
+    brush.areas(boxes, "white", "white", 2.2)  # a halo around the box, which takes nothing from its size
+    brush.areas(boxes, fills)
     arrow = np.array([[0.40, 0.0], [0.12, 0.34], [0.12, -0.34]]) * size[:, None]
     heads = to_world(arrow, centre[:, None], np.repeat(heading[:, None], 3, 1))
-    brush.areas(list(heads), [(1.0, 1.0, 1.0, 0.85)])
+    brush.areas(list(heads[size[:, 0] * brush.metre > _ARROW]), (1.0, 1.0, 1.0, 0.85))
 
 
 def _draw_lights(brush: Brush, scene: Scene) -> None:
     lights, now = scene.lights, scene.current_index
     rows = np.flatnonzero(lights.observed[:, now])
     fills: list[Any] = [colours.LIGHT[LightState(int(state))] for state in lights.state[rows, now]]
-    brush.dots(lights.stop_point[rows, now, :2], fills, 11, "white")
+    brush.dots(lights.stop_point[rows, now, :2], fills, 11.0, colours.INK)

@@ -5,7 +5,7 @@ const stage = element("stage"), ctx = stage.getContext("2d"), tip = element("tip
 const view = { x: 0, y: 0, scale: 8, width: 1, height: 1, ratio: 1 };
 const state = { at: 0, run: -1, playing: false, speed: 1, selected: null, pointer: null, dirty: true, still: null };
 const toggles = { all: false, plan: false, log: false, hold: false, follow: false };
-let data, layers, paths, last, poses = [];
+let data, layers, paths, last, ramp, poses = [];
 
 const tones = new Map();
 function tone(name) {
@@ -17,8 +17,12 @@ function tone(name) {
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
   tones.clear();
+  paths.futures = null;
+  if (ramp) ramp.style.background = `linear-gradient(90deg, ${timeColours().join(",")})`;
   redraw(true);
 }
+
+const timeColours = () => data.colours[document.documentElement.dataset.theme === "dark" ? "time_dark" : "time"];
 
 function redraw(ground = false) {
   state.dirty = true;
@@ -109,7 +113,7 @@ function drawStill() {
   still.lineJoin = "round";
   if (toggles.all) {
     paths.runs ||= buildRuns(data);
-    still.globalAlpha = Math.max(0.12, 0.6 / Math.sqrt(data.runs.count));
+    still.globalAlpha = Math.max(document.documentElement.dataset.theme === "dark" ? 0.32 : 0.2, 0.8 / Math.sqrt(data.runs.count));
     still.lineWidth = 1.3 * px;
     for (const [colour, path] of paths.runs) {
       still.strokeStyle = colour;
@@ -117,7 +121,7 @@ function drawStill() {
     }
   }
   if (toggles.plan) {
-    paths.futures ||= buildFutures(data);
+    paths.futures ||= buildFutures(data, timeColours());
     still.globalAlpha = 0.75;
     still.lineWidth = 1.8 * px;
     for (const { path, colour } of [...paths.futures].reverse()) {
@@ -312,11 +316,12 @@ function fillPage() {
     swatch.style.background = colour;
     item.append(swatch, name);
     element("legend").append(item);
+    return swatch;
   };
   if (data.ego !== null) legend("ego", data.colours.ego);
   for (const [kind, name] of Object.entries(data.names.kind))
     if (here.some((row) => row !== data.ego && data.agents.kind[row] === Number(kind))) legend(name, data.colours.kind[kind]);
-  if (data.futures) legend("planned, near to far", `linear-gradient(90deg, ${data.colours.time.join(",")})`, "ramp");
+  if (data.futures) ramp = legend("planned, near to far", "none", "ramp");
   const names = ["Recorded", ...Array.from({ length: data.runs ? data.runs.count : 0 }, (_, run) => `Run ${run + 1}`)];
   element("run").replaceChildren(...names.map((name, i) => new Option(name, String(i - 1))));
   element("scrub").min = 0;

@@ -1,0 +1,114 @@
+"""Readers against broken files: every one must end in valid scenes or in one typed error."""
+
+import gzip
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from traj_diffusion.datasets.sources import read_file
+from traj_diffusion.datasets.tfrecord import write_records
+from traj_diffusion.datasets.womd_writer import scenario_bytes
+from traj_diffusion.errors import TrajDiffusionError
+from traj_diffusion.scene import check_scene, save_scene
+from traj_diffusion.testing.mutations import mutate, mutate_document
+from traj_diffusion.testing.scenes import crossing, straight_road
+
+
+@cache
+def _good_records() -> tuple[bytes, bytes]:
+    short = straight_road(steps=15)
+    few = crossing().history_only()
+    return scenario_bytes(few), scenario_bytes(replace(short, map=few.map))
+
+
+def _womd(rng: np.random.Generator, path: Path) -> None:
+    """Mutate the message and frame it anew, so that the change reaches the decoder; now and then the frame itself."""
+    record = _good_records()[int(rng.integers(0, 2))]
+    write_records(path, [mutate(record, rng)])
+    if rng.random() < 0.1:
+        path.write_bytes(mutate(path.read_bytes(), rng))
+    if rng.random() < 0.1:
+        path.write_bytes(gzip.compress(path.read_bytes(), 1))
+
+
+def _gpudrive(rng: np.random.Generator, path: Path) -> None:
+    document = _DOCUMENT
+    for _ in range(int(rng.integers(0, 3))):
+        document = mutate_document(document, rng)
+    content = json.dumps(document).encode()
+    if document is _DOCUMENT:
+        content = mutate(content, rng, text=True)
+    path.write_bytes(gzip.compress(content, 1) if rng.random() < 0.1 else content)
+
+
+@cache
+def _good_archive(folder: Path) -> bytes:
+    return save_scene(crossing(), folder / "good.scene.npz").read_bytes()
+
+
+def _archive(rng: np.random.Generator, path: Path) -> None:
+    """Mutate one entry of the archive and pack it anew, or the archive's own bytes."""
+    path.write_bytes(_good_archive(path.parent))
+    if rng.random() < 0.2:
+        path.write_bytes(mutate(path.read_bytes(), rng))
+        return
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(buffer, "w") as new:
+        names = old.namelist()
+        chosen = names[int(rng.integers(0, len(names)))]
+        for name in names:
+            content = old.read(name)
+            new.writestr(name, mutate(content, rng) if name == chosen else content)
+    path.write_bytes(buffer.getvalue())
+
+
+_DOCUMENT: Any = {
+    "name": "a.json",
+    "scenario_id": "a",
+    "objects": [
+        {
+            "position": [{"x": 1.5 * step, "y": 2.0, "z": 0.5} for step in range(12)],
+            "velocity": [{"x": 1.5, "y": 0.0}] * 12,
+            "heading": [0.01 * step for step in range(12)],
+            "valid": [True] * 12,
+            "length": 4.0,
+            "width": 2.0,
+            "height": 1.5,
+            "type": "vehicle",
+            "id": number,
+        }
+        for number in range(2)
+    ],
+    "roads": [{"geometry": [{"x": 0, "y": 0}, {"x": 5, "y": 1}], "type": "lane", "map_element_id": 2, "id": 1}],
+    "tl_states": {},
+    "metadata": {"sdc_track_index": 0, "tracks_to_predict": [{"track_index": 1, "difficulty": 0}]},
+}
+READERS: dict[str, Callable[[np.random.Generator, Path], None]] = {
+    "womd": _womd,
+    "gpudrive": _gpudrive,
+    "archive": _archive,
+}
+
+
+def fuzz_once(reader: str, seed: int, number: int, folder: Path) -> str:
+    """Write one broken file into the folder, read it, and return how it ended: "scene" or the error's class.
+
+    Any exception other than a typed, one-line error that names the file passes through: it is a bug.
+    """
+    path = folder / f"{reader}.fuzzed"
+    READERS[reader](np.random.default_rng([seed, number]), path)
+    try:
+        for scene in read_file(path):
+            check_scene(scene)
+    except TrajDiffusionError as error:
+        if path.name not in str(error):
+            raise AssertionError(f"{type(error).__name__} does not name the file: {error}") from error
+        return type(error).__name__
+    return "scene"
