@@ -8,7 +8,7 @@ import pytest
 
 from traj_diffusion.errors import BadConfig, BadRollouts, BadScene
 from traj_diffusion.metrics import wosac
-from traj_diffusion.scene import AgentKind, Map, MapKind, Rollouts, Scene
+from traj_diffusion.scene import AgentKind, Lights, LightState, Map, MapKind, Rollouts, Scene
 from traj_diffusion.testing import straight_road
 
 
@@ -94,6 +94,31 @@ def test_simulated_collisions_where_the_recording_is_not_valid_do_not_count() ->
     assert wosac.score(ROAD, rollouts).fields["simulated_collision_rate"] == pytest.approx(2 / 3)
     gone = gone_from(ROAD, 0, slice(45, None))
     assert wosac.score(gone, rollouts).fields["simulated_collision_rate"] == pytest.approx(1 / 3)
+    # Agent 2 does collide, agent 1 not while it was observed: p(no) is 0.001, 32.001 and 32.001 of 32.002.
+    likelihood = wosac.score(gone, rollouts).fields["collision_indication_likelihood"]
+    assert likelihood == pytest.approx((0.001 * 32.001**2) ** (1 / 3) / 32.002, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "likelihood"),
+    [(AgentKind.VEHICLE, (0.001 * 32.001**2) ** (1 / 3) / 32.002), (AgentKind.CYCLIST, 32.001 / 32.002)],
+)
+def test_a_red_light_run_by_a_cyclist_shows_in_the_rate_but_not_in_the_likelihood(
+    kind: AgentKind, likelihood: float
+) -> None:
+    lights = Lights(
+        lane_id=np.array([100], np.int64),
+        stop_point=np.tile(np.array([40.5, 0, 0]), (1, 91, 1)),
+        state=np.full((1, 91), LightState.STOP, np.uint8),
+        observed=np.ones((1, 91), bool),
+    )
+    scene = replace(with_agents(ROAD, kind=np.array([kind, 1, 1], np.uint8)), lights=lights)
+    assert wosac.score(scene, replay(scene)).fields["simulated_traffic_light_violation_rate"] == pytest.approx(1 / 3)
+    waiting = replay(scene)
+    waiting.position[..., 0] -= 100  # nobody gets to the line
+    score = wosac.score(scene, waiting)
+    assert score.fields["simulated_traffic_light_violation_rate"] == 0
+    assert score.fields["traffic_light_violation_likelihood"] == pytest.approx(likelihood, rel=1e-5)
 
 
 def test_boxes_keep_the_size_of_the_current_index_in_the_recording_too(perfect: wosac.WosacScore) -> None:
