@@ -1,5 +1,6 @@
-"""Scene and rollouts in, numbers out: displacement, diversity, safety, multimodality. Knows no model."""
+"""Scene and rollouts in, numbers out: displacement, diversity, safety, multimodality; and `wosac`. Knows no model."""
 
+from traj_diffusion.metrics import wosac
 from traj_diffusion.metrics.displacement import displacement
 from traj_diffusion.metrics.diversity import diversity
 from traj_diffusion.metrics.figures import Absent, Figure, Figures, Tally
@@ -30,4 +31,5 @@ __all__ = [
     "score",
     "summarise",
     "table",
+    "wosac",
 ]

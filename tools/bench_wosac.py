@@ -1,0 +1,164 @@
+"""Time the WOSAC score, and print JSON.
+
+    python -P tools/bench_wosac.py SCENES [--config NAME] [--agents 256] [--goldens DIR] [--official ENV]
+
+Rollouts are the recording, vanished agents held, plus noise; times are the best of several calls on one thread after
+compilation. `--agents` repeats a scene's agents a few metres aside until there are that many. `--official` (an
+environment that tools/official_wosac.py made) times the official package on the same input; `--goldens` only cites
+the official times that the goldens' files hold, which were taken on another machine with other rollouts.
+"""
+
+import importlib.util
+import json
+import os
+import platform
+import resource
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+import traj_diffusion
+from traj_diffusion.datasets import read_scenes
+from traj_diffusion.metrics import wosac
+from traj_diffusion.scene import Csr, Rollouts, Routes, Scene
+
+
+def noisy_replay(scene: Scene, runs: int, generation: bool, seed: int = 0) -> Rollouts:
+    """Return the recording with noise that grows over time."""
+    rng = np.random.default_rng(seed)
+    rows, agents, first = scene.sim_agents, scene.agents, 0 if generation else scene.current_index + 1
+    last_seen = np.maximum.accumulate(np.where(agents.valid[rows], np.arange(scene.steps), -1), axis=1)
+    last_seen = np.where(last_seen < 0, agents.valid[rows].argmax(1)[:, None], last_seen)[:, first:]
+    position = np.take_along_axis(agents.position[rows], last_seen[..., None], 1)
+    heading = np.take_along_axis(agents.heading[rows], last_seen, 1)
+    shape = (runs, *heading.shape)
+    return Rollouts(
+        scene_id=scene.id,
+        first_step=first,
+        dt=scene.dt,
+        agent_id=agents.id[rows],
+        kind=agents.kind[rows],
+        position=position + np.cumsum(rng.normal(0, 0.03, (*shape, 3)) * [1, 1, 0], 2),
+        heading=(heading + np.cumsum(rng.normal(0, 0.003, shape), 2)).astype(np.float32),
+        valid=np.ones(shape, bool),
+        size=np.repeat(agents.size[rows, scene.current_index][None], runs, 0),
+    )
+
+
+def crowded(scene: Scene, count: int) -> Scene:
+    """Return the scene with its simulated agents repeated, each time further aside, until there are `count`."""
+    rows = scene.sim_agents
+    chosen = np.resize(rows, count)
+    copy = np.arange(count) // len(rows)
+    agents = scene.agents
+    position = agents.position[chosen].copy()
+    position[..., :2] += (copy * 3.0)[:, None, None]
+    ego = None if scene.ego is None else int(np.flatnonzero(chosen == scene.ego)[0])
+    return replace(
+        scene,
+        ego=ego,
+        agents=replace(
+            agents,
+            id=np.arange(1, count + 1, dtype=np.int64),
+            kind=agents.kind[chosen],
+            position=position,
+            heading=agents.heading[chosen],
+            velocity=agents.velocity[chosen],
+            size=agents.size[chosen],
+            valid=agents.valid[chosen],
+            to_predict=agents.to_predict[chosen] & (copy == 0),
+            source_id=None,
+        ),
+        routes=Routes(Csr.empty(count), np.zeros(count, np.uint8)),
+    )
+
+
+def seconds_of(scene: Scene, rollouts: Rollouts, config: str, threads: int, repeats: int) -> dict[str, float]:
+    """Return the least wall time and the least CPU time [s] of several calls."""
+    walls, cpus = [], []
+    for _ in range(repeats + 1):
+        wall, cpu = time.perf_counter(), time.process_time()
+        wosac.score(scene, rollouts, config, threads)
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return {"wall_s": round(min(walls[1:]), 4), "cpu_s": round(min(cpus[1:]), 4)}
+
+
+def recorded_elsewhere(folder: Path, scene: Scene, generation: bool) -> dict[str, float]:
+    """Return the official package's wall times [s] that the goldens of a scene hold, by golden."""
+    found = {}
+    for file in sorted(folder.glob(f"{scene.id}__*.json")):
+        entry = json.loads(file.read_text())
+        if file.stem.endswith("scenariogen") == generation:
+            seconds = entry.get("seconds_unmodified_near_idle_2_cores", entry["seconds"])
+            found[file.stem] = seconds["features_wall"]
+    return found
+
+
+def official_tool() -> Any:
+    """Return tools/official_wosac.py as a module."""
+    spec = importlib.util.spec_from_file_location("official_wosac", Path(__file__).with_name("official_wosac.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@click.command(help=__doc__)
+@click.argument("scenes")
+@click.option("--config", type=click.Choice(list(wosac.CONFIGS)), default="sim_agents_2025")
+@click.option("--rollouts", "runs", default=32)
+@click.option("--agents", default=0, help="Repeat agents until there are this many.")
+@click.option("--threads", default=1)
+@click.option("--repeats", default=3)
+@click.option("--goldens", type=click.Path(exists=True, path_type=Path))
+@click.option("--official", type=click.Path(exists=True, path_type=Path), help="An environment with the package.")
+def main(
+    scenes: str,
+    config: str,
+    runs: int,
+    agents: int,
+    threads: int,
+    repeats: int,
+    goldens: Path | None,
+    official: Path | None,
+) -> None:
+    """Print one JSON object."""
+    generation = wosac.CONFIGS[config].generation
+    rows = []
+    for recorded in read_scenes(scenes):
+        scene = crowded(recorded, agents) if agents else recorded
+        rollouts = noisy_replay(scene, runs, generation)
+        row: dict[str, Any] = {
+            "scene": scene.id,
+            "sim_agents": len(scene.sim_agents),
+            "evaluated": len(wosac.score(scene, rollouts, config).agent_id),
+            **seconds_of(scene, rollouts, config, threads, repeats),
+        }
+        if goldens and not agents:
+            row["official_wall_s_recorded_elsewhere"] = recorded_elsewhere(goldens, scene, generation)
+        if official:
+            report = official_tool().compare(official / "bin" / "python", scene, rollouts, config)
+            row |= {
+                name: report[name] for name in ("seconds", "times_faster", "largest_difference", "official_peak_mib")
+            }
+        rows.append(row)
+    report = {
+        "version": traj_diffusion.__version__,
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "config": config,
+        "rollouts": runs,
+        "threads": threads,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "scenes": rows,
+    }
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
