@@ -32,7 +32,10 @@ def override(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[st
         key, sign, value = assignment.partition("=")
         if not sign or not key:
             raise BadConfig(f"{assignment!r} is no setting; write key=value, such as steps=2000")
-        settled[key.strip()] = yaml.safe_load(value)
+        try:
+            settled[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise BadConfig(f"{assignment!r}: the value is no YAML; write key=value, such as steps=2000") from error
     return settled
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -28,11 +29,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         sys.exit(cli.main(args=arguments, prog_name="traj-diffusion", standalone_mode=False))
     except TrajDiffusionError as error:
-        click.echo(f"traj-diffusion: {error}", err=True)
-        sys.exit(2)
-    except click.ClickException as error:
+        _end(str(error), 2)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
+    except click.ClickException as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", "traj-diffusion")
+        _end(f"{error.format_message()} See {command} --help.", 2)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stdout = None  # type: ignore[assignment]  # nothing is left to be flushed at exit
+        sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _end(f"{error.filename}: {error.strerror}", 2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("traj-diffusion: stopped", err=True)
-        sys.exit(130)
+        _end("stopped", 130)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    """Print one line on stderr and leave."""
+    click.echo("traj-diffusion: " + " ".join(message.split()), err=True)
+    sys.exit(code)

@@ -1,5 +1,6 @@
 """The verbs: each parses, calls one function of a lower room, and prints. What is heavy is imported inside."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,16 @@ from typing import Any
 import click
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_COUNT = click.IntRange(min=1)
+_SEED = click.IntRange(min=0)
 
 
 def _bar(length: int | None, label: str) -> Any:
-    return click.progressbar(length=length, label=label, show_pos=True, file=click.get_text_stream("stderr"))
+    """Return a progress bar on stderr, where that is a terminal; of unknown length it only counts."""
+    endless = itertools.count() if length is None else None
+    stderr = click.get_text_stream("stderr")
+    return click.progressbar(endless, length, label, hidden=not stderr.isatty(), show_pos=True, file=stderr)
 
 
 @click.command(
@@ -20,25 +27,27 @@ def _bar(length: int | None, label: str) -> Any:
 @click.argument("scenes")
 @click.option("--out", type=_FOLDER, required=True, help="Folder for rollouts, pictures and players.")
 @click.option("--policy", default="tiny", show_default=True, help="Bundled model, checkpoint file, or baseline.")
-@click.option("--futures", default=8, show_default=True, help="Joint futures K sampled at every replanning.")
-@click.option("--rollouts", default=6, show_default=True, help="Closed-loop runs R of each scene.")
-@click.option("--replan-every", default=5, show_default=True, help="Ticks of 0.1 s between two plans.")
-@click.option("--steps", default=None, type=int, help="Denoising steps.  [default: the model's]")
+@click.option(
+    "--futures", default=8, type=_COUNT, show_default=True, help="Joint futures K sampled at every replanning."
+)
+@click.option("--rollouts", default=6, type=_COUNT, show_default=True, help="Closed-loop runs R of each scene.")
+@click.option("--replan-every", default=5, type=_COUNT, show_default=True, help="Ticks of 0.1 s between two plans.")
+@click.option("--steps", default=None, type=_COUNT, help="Denoising steps.  [default: the model's]")
 @click.option("--ego", type=click.Choice(["model", "log"]), default="model", show_default=True)
 @click.option("--lights", type=click.Choice(["hold", "log"]), default="hold", show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, type=_SEED, show_default=True)
 @click.option("--no-pictures", is_flag=True, help="Write rollouts only.")
 def rollout(scenes: str, out: Path, policy: str, steps: int | None, no_pictures: bool, **settings: Any) -> None:
     """Roll SCENES out in closed loop: one file of rollouts, a PNG and an HTML player for each scene, and scores.
 
     SCENES is a file of any known format, a folder, a JSON list of {file, id}, or the word `bundled`.
     """
+    from traj_diffusion.evaluation import RunSettings, scene_count
     from traj_diffusion.evaluation.gallery import roll_out_to
-    from traj_diffusion.evaluation.run import RunSettings
     from traj_diffusion.policies import load_policy
 
     driver = load_policy(policy, steps)
-    with _bar(None, "scenes") as bar:
+    with _bar(scene_count(scenes), "scenes") as bar:
         made = roll_out_to(scenes, driver, RunSettings(**settings), out, not no_pictures, lambda name: bar.update(1))
     click.echo(made.table)
     for what, path in made.paths.items():
@@ -59,12 +68,12 @@ def rollout(scenes: str, out: Path, policy: str, steps: int | None, no_pictures:
     show_default=True,
     help="Rows are kept here; a second run goes on.",
 )
-@click.option("--runs", default=6, show_default=True, help="Closed-loop runs R of each scene.")
-@click.option("--replan-every", default=5, show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option("--runs", default=6, type=_COUNT, show_default=True, help="Closed-loop runs R of each scene.")
+@click.option("--replan-every", default=5, type=_COUNT, show_default=True)
+@click.option("--seed", default=0, type=_SEED, show_default=True)
 @click.option("--allow-missing", is_flag=True, help="Score the scenes that have rollouts.")
 @click.option("--all", "everything", is_flag=True, help="Show all metrics, not only the main ones.")
-@click.option("--json", "as_json", type=click.Path(dir_okay=False, path_type=Path), help="Also write the summary here.")
+@click.option("--json", "as_json", type=_FILE, help="Also write the summary here.")
 def evaluate(
     scenes: str,
     policy: str | None,
@@ -78,11 +87,12 @@ def evaluate(
     as_json: Path | None,
 ) -> None:
     """Score SCENES: either roll a policy out, or read rollouts that any model wrote."""
-    from traj_diffusion.evaluation.run import (
+    from traj_diffusion.evaluation import (
         RunSettings,
         evaluate_folder,
         evaluate_policy,
         headline,
+        scene_count,
         summary,
         write_summary,
     )
@@ -91,7 +101,7 @@ def evaluate(
 
     if (policy is None) == (folder is None):
         raise click.UsageError("give either --policy NAME or --rollouts DIR")
-    with _bar(None, "scenes") as bar:
+    with _bar(scene_count(scenes), "scenes") as bar:
         if folder is not None:
             name = folder.name
             scores = evaluate_folder(scenes, folder, out / "rows.jsonl", allow_missing, lambda scene: bar.update(1))
@@ -110,7 +120,7 @@ def evaluate(
 @click.command(epilog="\b\nExample:\n  traj-diffusion inspect scenario.tfrecord --picture scene.png")
 @click.argument("scenes")
 @click.option("--id", "scene_id", default=None, help="Only the scene of this id.")
-@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write a PNG of the first scene.")
+@click.option("--picture", type=_FILE, help="Write a PNG of the first scene.")
 def inspect(scenes: str, scene_id: str | None, picture: Path | None) -> None:
     """Show what is inside SCENES, as a table and a picture."""
     from traj_diffusion.datasets import read_scenes
@@ -133,11 +143,11 @@ def inspect(scenes: str, scene_id: str | None, picture: Path | None) -> None:
 
 
 @click.command(epilog="\b\nExample:\n  traj-diffusion synthesize --scenes 100 --seed 1 --out scenes")
-@click.option("--scenes", default=100, show_default=True, help="How many.")
-@click.option("--seed", default=1, show_default=True)
+@click.option("--scenes", default=100, type=_COUNT, show_default=True, help="How many.")
+@click.option("--seed", default=1, type=_SEED, show_default=True)
 @click.option("--out", type=_FOLDER, required=True)
-@click.option("--workers", default=2, show_default=True)
-@click.option("--map", "net_file", type=click.Path(dir_okay=False, path_type=Path), help="A SUMO network of your own.")
+@click.option("--workers", default=2, type=_COUNT, show_default=True)
+@click.option("--map", "net_file", type=_FILE, help="A SUMO network of your own.")
 def synthesize(scenes: int, seed: int, out: Path, workers: int, net_file: Path | None) -> None:
     """Simulate scenes with SUMO on random towns: `<id>.scene.npz` files. Needs the extra [sumo]."""
     from traj_diffusion.datasets.synthesis import write_scenes
@@ -170,7 +180,7 @@ def prepare(sources: tuple[str, ...], out: Path) -> None:
 @click.option(
     "--data", default="not stated", help="What the cache holds and under which licence; kept with the weights."
 )
-@click.option("--threads", default=None, type=int, help="Threads of torch.  [default: all cores]")
+@click.option("--threads", default=None, type=_COUNT, help="Threads of torch.  [default: all cores]")
 @click.argument("settings", nargs=-1)
 def train(config: str, cache: Path, out: Path, data: str, threads: int | None, settings: tuple[str, ...]) -> None:
     """Train a model on a cache. SETTINGS are key=value, such as steps=2000."""

@@ -1,31 +1,21 @@
-"""Many scenes through a policy, or from files of rollouts, to one row of scores each. Goes on where it was killed."""
+"""Many scenes through a policy, or from files of rollouts, to one row of scores each."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from traj_diffusion.datasets import Entry, list_sources, read_scenes
-from traj_diffusion.errors import BadRollouts
-from traj_diffusion.metrics import SceneScore, Summary, score, summarise, table
+from traj_diffusion.errors import BadInput, BadRecord, BadRollouts, BadScene
+from traj_diffusion.evaluation.rows import Rows
+from traj_diffusion.metrics import SceneScore, Summary, score, summarise
 from traj_diffusion.scene import Policy, Rollouts, Scene, atomic_path, rollouts_path
 from traj_diffusion.sim_adapter import rollout
-
-# What a table shows unless asked for more: name of the metric -> heading.
-HEADLINE: Mapping[str, str] = {
-    "joint_min_ade@8s": "joint minADE, m",
-    "joint_min_fde@8s": "joint minFDE, m",
-    "marginal_min_ade@8s": "per-agent minADE, m",
-    "joint_miss_rate_argoverse@8s": "joint miss rate",
-    "marginal_miss_rate_argoverse@8s": "per-agent miss rate",
-    "average_pairwise_distance": "diversity (APD), m",
-    "collision_rate": "collision rate",
-    "log/collision_rate": "... of the log",
-    "offroad_rate": "off-road rate",
-    "log/offroad_rate": "... of the log",
-}
 
 Progress = Callable[[str], None]
 
@@ -40,6 +30,33 @@ class RunSettings:
     ego: str = "model"
     lights: str = "hold"
     seed: int = 0
+
+
+def located_scenes(entries: Sequence[Entry]) -> Iterator[tuple[Path, Scene]]:
+    """Yield each scene with the file that it is from. Raises BadInput where an id comes twice: results go by it."""
+    seen: dict[str, Path] = {}
+    for file, group in groupby(entries, key=lambda entry: entry.file):
+        for scene in read_scenes(list(group)):
+            if scene.id in seen:
+                raise BadInput(f"{file}: scene {scene.id} came already, from {seen[scene.id]}; give each scene once")
+            seen[scene.id] = file
+            yield file, scene
+
+
+def scene_count(source: str | Path) -> int | None:
+    """Return how many scenes a source holds, or None where only reading it would tell."""
+    entries = list_sources(source)
+    single = all(entry.id is not None or entry.file.name.endswith(".scene.npz") for entry in entries)
+    return len(entries) if single else None
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Name the file in the error of a scene that cannot be simulated; its message names the scene."""
+    try:
+        yield
+    except BadScene as error:
+        raise BadRecord(f"{file}: {error}") from error
 
 
 def roll_out(scene: Scene, policy: Policy, settings: RunSettings) -> Rollouts:
@@ -60,8 +77,18 @@ def evaluate_policy(
     source: str | Path, policy: Policy, settings: RunSettings, rows: Path, progress: Progress = lambda scene: None
 ) -> list[SceneScore]:
     """Return one score per scene of a source, each computed once: finished ones are kept in the file `rows`."""
-    done = read_rows(rows, {"policy": policy.name, **vars(settings)})
-    return list(_scores(list_sources(source), rows, done, progress, lambda scene: roll_out(scene, policy, settings)))
+    fingerprint = str(getattr(policy, "fingerprint", ""))
+    kept = Rows(rows, {"policy": policy.name, "fingerprint": fingerprint, **vars(settings)})
+    found: list[SceneScore] = []
+    for file, scene in located_scenes(list_sources(source)):
+
+        def make(scene: Scene = scene) -> SceneScore:
+            return score(scene, roll_out(scene, policy, settings))
+
+        with naming(file):
+            found.append(kept.score(scene.id, "", make))
+        progress(scene.id)
+    return found
 
 
 def evaluate_folder(
@@ -69,74 +96,29 @@ def evaluate_folder(
 ) -> list[SceneScore]:
     """Return one score per scene from `<scene id>.rollouts.npz` files in a folder, of whatever model.
 
-    Raises BadRollouts naming the scenes that have no file, unless they may be missing.
+    A file that changed is scored anew. Raises BadRollouts naming the scenes that have no file, unless they may be
+    missing.
     """
-    done = read_rows(rows, {"rollouts": str(folder)})
+    kept = Rows(rows, {"rollouts": str(folder)})
     found: list[SceneScore] = []
     missing: list[str] = []
-    for scene in read_scenes(list_sources(source)):
+    for _, scene in located_scenes(list_sources(source)):
         path = rollouts_path(folder, scene.id)
-        if scene.id in done:
-            found.append(done[scene.id])
-        elif path.is_file():
-            found.append(score(scene, Rollouts.load(path)))
-            append_row(rows, found[-1])
+        if path.is_file():
+
+            def make(scene: Scene = scene, path: Path = path) -> SceneScore:
+                return score(scene, Rollouts.load(path))
+
+            found.append(kept.score(scene.id, hashlib.sha256(path.read_bytes()).hexdigest(), make))
         else:
             missing.append(scene.id)
         progress(scene.id)
-    if missing and not allow_missing:
+    if missing and not (allow_missing and found):
         raise BadRollouts(
             f"{folder}: no rollouts for {len(missing)} of {len(missing) + len(found)} scenes, first {missing[0]}; "
             "--allow-missing scores the others"
         )
     return found
-
-
-def _scores(
-    entries: Sequence[Entry],
-    rows: Path,
-    done: Mapping[str, SceneScore],
-    progress: Progress,
-    make: Callable[[Scene], Rollouts],
-) -> Iterator[SceneScore]:
-    for scene in read_scenes(entries):
-        if scene.id in done:
-            found = done[scene.id]
-        else:
-            found = score(scene, make(scene))
-            append_row(rows, found)
-        progress(scene.id)
-        yield found
-
-
-def read_rows(path: Path, settings: Mapping[str, object]) -> dict[str, SceneScore]:
-    """Return the finished rows of an evaluation, by scene id, and begin the file where there is none.
-
-    Its first line holds the settings. A file of other settings is refused, a last line that a kill cut off is dropped.
-    """
-    first = json.dumps({"settings": dict(settings)}, sort_keys=True)
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(first + "\n", encoding="utf-8")
-        return {}
-    lines = path.read_text(encoding="utf-8").split("\n")
-    if lines[0] != first:
-        raise BadRollouts(f"{path}: holds scores of other settings ({lines[0][:200]}); choose another --out")
-    if lines[-1]:  # no newline at the end: the last row was being written
-        path.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
-    rows = [SceneScore.from_row(json.loads(line)) for line in lines[1:-1]]
-    return {row.scene_id: row for row in rows}
-
-
-def append_row(path: Path, row: SceneScore) -> None:
-    """Add one finished row."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row.to_row()) + "\n")
-
-
-def headline(summaries: Mapping[str, Summary]) -> str:
-    """Return the table of the main metrics, one column per summary."""
-    return table(summaries, [name for name in HEADLINE if any(name in s.means for s in summaries.values())])
 
 
 def summary(scores: Sequence[SceneScore], seed: int = 0) -> Summary:

@@ -1,6 +1,7 @@
 """All metrics of one scene as one row, and rows of many scenes as means with intervals and a table."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +19,8 @@ from traj_diffusion.metrics.multimodality import multimodality
 from traj_diffusion.metrics.routes import route_modes
 from traj_diffusion.metrics.safety import safety
 from traj_diffusion.scene import Rollouts, Scene
+
+_HORIZON = re.compile(r"/[0-9.]+s$")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,20 @@ class SceneScore(Mapping[str, float]):
         if name in self.absent:
             raise KeyError(f"{name} is absent in scene {self.scene_id}: {self.absent[name]}")
         raise KeyError(f"no metric is called {name!r}")
+
+    def __str__(self) -> str:
+        """Return a table of all agents' metrics at the longest horizon, beside those of the recording."""
+        horizons = [float(name.rpartition("/")[2][:-1]) for name in self if _HORIZON.search(name)]
+        longest = f"/{max(horizons):g}s" if horizons else ""
+        rows = [(f"scene {self.scene_id}", "rollouts", "recording")]
+        for name in self:
+            if "/" not in name or (longest and name.endswith(longest)):
+                log = f"{self[f'log/{name}']:.4g}" if f"log/{name}" in self else ""
+                rows.append((name, f"{self[name]:.4g}", log))
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        return "\n".join([*lines, f"all {len(self)} by name: dict(score); why others are absent: score.absent"])
 
     def to_row(self) -> dict[str, Any]:
         """Return plain values for JSON, which `from_row` reads."""

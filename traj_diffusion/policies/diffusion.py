@@ -1,5 +1,6 @@
 """The diffusion policy: conditioning from the simulated state, joint actions from noise, futures through kinematics."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,14 @@ class DiffusionPolicy:
     def name(self) -> str:
         """Name of the checkpoint."""
         return self._name
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of weights and denoising steps, by which policies of one name differ."""
+        digest = hashlib.sha256(str(self.steps).encode())
+        for weight in self.model.state_dict().values():
+            digest.update(weight.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def history_steps(self) -> int:
