@@ -36,9 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "traj-diffusion")
         _end(f"{error.format_message()} See {command} --help.", 2)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        sys.stdout = None  # type: ignore[assignment]  # nothing is left to be flushed at exit
-        sys.exit(0)
     except OSError as error:
         if error.filename is None:
             raise

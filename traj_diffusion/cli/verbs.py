@@ -1,6 +1,7 @@
 """The verbs: each parses, calls one function of a lower room, and prints. What is heavy is imported inside."""
 
 import itertools
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,7 @@ _SEED = click.IntRange(min=0)
 def _bar(length: int | None, label: str) -> Any:
     """Return a progress bar on stderr, where that is a terminal; of unknown length it only counts."""
     endless = itertools.count() if length is None else None
-    stderr = click.get_text_stream("stderr")
-    return click.progressbar(endless, length, label, hidden=not stderr.isatty(), show_pos=True, file=stderr)
+    return click.progressbar(endless, length, label, hidden=not sys.stderr.isatty(), show_pos=True, file=sys.stderr)
 
 
 @click.command(
@@ -101,6 +101,7 @@ def evaluate(
 
     if (policy is None) == (folder is None):
         raise click.UsageError("give either --policy NAME or --rollouts DIR")
+    how: Mapping[str, object] = {}
     with _bar(scene_count(scenes), "scenes") as bar:
         if folder is not None:
             name = folder.name
@@ -109,11 +110,12 @@ def evaluate(
             driver = load_policy(str(policy))
             name = driver.name
             settings = RunSettings(rollouts=runs, replan_every=replan_every, seed=seed)
+            how = vars(settings)
             scores = evaluate_policy(scenes, driver, settings, out / f"{name}.rows.jsonl", lambda scene: bar.update(1))
     found = {name: summary(scores)}
     click.echo(table(found) if everything else headline(found))
     if as_json is not None:
-        write_summary(as_json, found)
+        write_summary(as_json, found, how)
         click.echo(f"summary: {as_json}")
 
 
@@ -145,7 +147,7 @@ def inspect(scenes: str, scene_id: str | None, picture: Path | None) -> None:
 @click.command(epilog="\b\nExample:\n  traj-diffusion synthesize --scenes 100 --seed 1 --out scenes")
 @click.option("--scenes", default=100, type=_COUNT, show_default=True, help="How many.")
 @click.option("--seed", default=1, type=_SEED, show_default=True)
-@click.option("--out", type=_FOLDER, required=True)
+@click.option("--out", type=_FOLDER, required=True, help="Folder for the scenes; those that are there are kept.")
 @click.option("--workers", default=2, type=_COUNT, show_default=True)
 @click.option("--map", "net_file", type=_FILE, help="A SUMO network of your own.")
 def synthesize(scenes: int, seed: int, out: Path, workers: int, net_file: Path | None) -> None:

@@ -67,6 +67,7 @@ GRIDS: Mapping[str, Callable[..., Tensor]] = {"uniform": uniform_grid, "log_snr"
 def make_grid(name: str, schedule: Schedule, n: int, **options: Any) -> Shaped[Tensor, " times"]:
     """Return the grid of that name, as a configuration file spells it.
 
+    >>> from traj_diffusion.diffusion import make_schedule
     >>> make_grid("uniform", make_schedule("flow"), 4).tolist()
     [1.0, 0.75, 0.5, 0.25, 0.0]
     """

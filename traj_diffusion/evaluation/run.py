@@ -126,10 +126,11 @@ def summary(scores: Sequence[SceneScore], seed: int = 0) -> Summary:
     return summarise(scores, np.random.default_rng(seed))
 
 
-def write_summary(path: Path, summaries: Mapping[str, Summary]) -> None:
-    """Write all means with their intervals as JSON."""
+def write_summary(path: Path, summaries: Mapping[str, Summary], settings: Mapping[str, object] | None = None) -> None:
+    """Write all means with their intervals as JSON, and the settings they were made with."""
     found = {
         name: {
+            "settings": dict(settings or {}),
             "scenes": one.scenes,
             "means": {
                 metric: {"mean": mean.mean, "low": mean.low, "high": mean.high, "scenes": mean.scenes}

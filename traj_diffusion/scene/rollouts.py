@@ -42,9 +42,9 @@ class Rollouts:
         """Number of runs R."""
         return self.valid.shape[0]
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Path | str) -> Path:
         """Write `<scene id>.rollouts.npz` into the folder, whole or not at all, and return its path."""
-        path = rollouts_path(folder, self.scene_id)
+        path = rollouts_path(Path(folder), self.scene_id)
         arrays = {
             name: getattr(self, name)
             for name in ("agent_id", "kind", "position", "heading", "valid", *_OPTIONAL)
@@ -60,13 +60,13 @@ class Rollouts:
         return path
 
     @classmethod
-    def load(cls, path: Path) -> "Rollouts":
+    def load(cls, path: Path | str) -> "Rollouts":
         """Read a file that `save`, or any other program, wrote.
 
         Raises BadRollouts where the file is not such an archive or its arrays do not fit each other.
         """
         try:
-            header, arrays = read_archive(path, "rollouts", SCHEMA_VERSION)
+            header, arrays = read_archive(Path(path), "rollouts", SCHEMA_VERSION)
         except BadFile as error:
             raise BadRollouts(str(error)) from error
         try:
