@@ -1,35 +1,43 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`. Needs Python 3.11 or later, make and git.
+# Nothing is written outside this folder, except to the caches of pip and numba, and what tests leave in the temporary folder.
 PYTHON ?= python3
 VENV ?= .venv
-BIN = $(VENV)/bin
+BIN = $(abspath $(VENV))/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_WAIT_POLICY = passive
+export MPLCONFIGDIR = $(abspath $(VENV))/matplotlib
 
-.PHONY: demo test test-all check clean
+.PHONY: help demo test test-all check clean
 
-$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
-	touch $@
-
-$(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,sumo,train]"
-	touch $@
+help:  ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
 
 demo: $(VENV)/installed  ## roll the bundled model out on the bundled scenes, in closed loop, and score it
 	$(BIN)/traj-diffusion rollout bundled --futures 8 --out demo-out
 
-check: $(VENV)/installed-dev  ## formatter, linter, types on the installed wheel
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	rm -rf build && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/types .
-	cd build/types && ../../$(BIN)/mypy --config-file ../../setup.cfg -p traj_diffusion
-	rm -rf build
-
-test: check  ## everything that must hold, in under 15 minutes
+test: check  ## everything that must hold, in less than 15 minutes
 	$(BIN)/pytest -m "not slow"
 
-test-all: check  ## also what takes longer
+test-all: check  ## the slow tests too
 	$(BIN)/pytest
 
-clean:
-	rm -rf $(VENV) build dist demo-out *.egg-info
+# Types are checked on a tree as it is installed: mypy does not see the folders that setup.cfg maps.
+check: $(VENV)/installed-dev  ## formatter, linter, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	rm -rf build
+	$(PIP) --no-deps --no-build-isolation --target build/types .
+	cd build/types && $(BIN)/mypy --config-file ../../setup.cfg --cache-dir ../../.mypy_cache -p traj_diffusion
+	rm -rf build
+
+clean:  ## remove all that was made
+	rm -rf $(VENV) build dist demo-out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt traj_diffusion/__init__.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) --editable ".[dev,sumo,train]"
+	touch $@
