@@ -34,6 +34,7 @@ clean:  ## remove all that was made
 	rm -rf $(VENV) build dist demo-out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt traj_diffusion/__init__.py
+	@echo "Setting up $(VENV); torch is large, this takes minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
 	touch $@

@@ -1,4 +1,4 @@
-"""Put the figures of docs/results/*.json into the README, between its markers.
+"""Put the figures of docs/results into the README, between its markers.
 
 traj-diffusion evaluate SCENES --policy tiny --json docs/results/tiny.json
 traj-diffusion evaluate SCENES --policy constant_velocity --json docs/results/constant_velocity.json
@@ -14,6 +14,7 @@ from typing import Any
 from traj_diffusion.evaluation.headline import headings
 
 ROOT = Path(__file__).resolve().parents[1]
+POLICIES = ("tiny", "constant_velocity")
 BEGIN, END = "<!-- results: made by tools/update_readme.py -->\n", "<!-- end of results -->"
 
 
@@ -36,11 +37,12 @@ def main() -> None:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """Return all summaries by name, models before baselines."""
+    """Return the summaries that are there, by policy."""
     found: dict[str, Any] = {}
-    for path in sorted(folder.glob("*.json")):
-        found |= json.loads(path.read_text(encoding="utf-8"))
-    return dict(sorted(found.items(), key=lambda item: item[0] in ("constant_velocity", "stationary")))
+    for path in (folder / f"{policy}.json" for policy in POLICIES):
+        if path.is_file():
+            found |= json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def block(results: dict[str, Any]) -> str:
