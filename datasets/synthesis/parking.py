@@ -145,7 +145,7 @@ def _keep_apart(
     heading = np.array([yaw for _, yaw in places], np.float64)
     length = np.clip(rng.normal(4.7, 0.45, count), 3.6, 5.6)
     width = np.clip(rng.normal(1.95, 0.12, count), 1.7, 2.2)
-    boxes = shapely.polygons(box_corners(centre, heading, length + 0.2, width + 0.1))
+    boxes = np.asarray(shapely.polygons(box_corners(centre, heading, length + 0.2, width + 0.1)))
     one, other = shapely.STRtree(boxes).query(boxes, predicate="intersects")
     keep = np.ones(count, bool)
     for i, j in zip(one, other, strict=True):

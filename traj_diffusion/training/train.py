@@ -111,7 +111,8 @@ def trimmed(sample: Sample) -> Sample:
     """Return the batch without padding that all of its samples share: agents and pieces are packed from the front."""
     agents = max(1, int(sample["valid"].any((0, 2)).sum()))
     pieces = max(1, int(sample["map_valid"].any(0).sum()))
-    cut = {name: (slice(None), slice(agents)) for name in ("position", "heading", "velocity", "valid", "size", "kind")}
+    per_agent = ("position", "heading", "velocity", "valid", "size", "kind")
+    cut: dict[str, tuple[slice, ...]] = {name: (slice(None), slice(agents)) for name in per_agent}
     cut |= {name: (slice(None), slice(pieces)) for name in sample if name.startswith("map_")}
     cut |= {"route": (slice(None), slice(agents), slice(pieces)), "light_route": (slice(None), slice(agents))}
     return {name: np.ascontiguousarray(array[cut[name]]) if name in cut else array for name, array in sample.items()}
