@@ -12,7 +12,7 @@ from traj_diffusion.metrics.offroad import edge_distance
 from traj_diffusion.metrics.segments import Segments
 from traj_diffusion.scene import AgentKind, Map, MapKind, Plan, WorldState
 
-# What `cheapest` minimises, summed over controlled agents: one that runs into somebody, one vehicle that leaves the
+# What `cheapest` minimises, summed over controlled agents: each that touches another, each vehicle that leaves the
 # road, and the mean square of the acceleration in m²/s⁴ (hard braking at 5 m/s² all along costs 2.5).
 COLLISION_COST = 10.0
 OFFROAD_COST = 5.0

@@ -31,11 +31,11 @@ def test_cheapest_avoids_a_collision_then_the_verge_then_hard_braking() -> None:
     choice = choice_of(straight_road(speeds=(10.0, 10.0)), futures=4)
     plan = choice.plan
     step = np.arange(1, 81) * 0.1
-    plan.position[0, 0, 1, :, 0] += np.minimum(step * 10, 30)  # runs into the one ahead
+    plan.position[0, 0, 1, :, 0] += np.minimum(step * 10, 30)  # runs into the one ahead, and both count
     plan.position[0, 1, 1, :, 1] += np.minimum(step, 6)  # leaves the road, whose edge is 4 m away
     plan.velocity[0, 2, 1, :, 0] = np.maximum(10 - 5 * step, 0)  # brakes at 5 m/s² for 2 s
     cost = costs(choice)[0]
-    assert cost == pytest.approx([10.0, 5.0, 0.1 * 25 * 20 / 80, 0.0], rel=1e-3, abs=1e-4)
+    assert cost == pytest.approx([20.0, 5.0, 0.1 * 25 * 20 / 80, 0.0], rel=1e-3, abs=1e-4)
     assert COMMITS["cheapest"](choice).tolist() == [3]
     assert costs(replace(choice, is_controlled=np.array([False, False])))[0].tolist() == [0, 0, 0, 0]
 
@@ -81,9 +81,7 @@ def test_a_callback_sees_the_choice_and_what_is_no_future_is_refused() -> None:
     later = seen[1].following
     assert later is not None
     assert np.abs(later.position - seen[1].plan.position[:, 0, :, :75]).max() < 1e-9
-    with pytest.raises(
-        ValueError, match=r"the commit rule chose \[2\]; it must choose one of 0\.\.1"
-    ):
+    with pytest.raises(ValueError, match=r"the commit rule chose \[2\]; it must choose one of 0\.\.1"):
         chosen_future(lambda choice: np.array([2]), choice_of(straight_road(), futures=2))
 
 
