@@ -32,12 +32,12 @@ LATENCIES_KEPT = 4096
 
 
 class Latency(NamedTuple):
-    """How long `step` took [ms]: percentiles over the last `count` steps."""
+    """How long `step` took [ms]: percentiles over the last `steps` steps."""
 
     p50: float
     p95: float
     p99: float
-    count: int
+    steps: int
 
 
 class TrafficModel:

@@ -71,8 +71,7 @@ class SumoTraffic:
         self.traffic = traffic
         if isinstance(vehicles, str):
             raise ValueError(f"vehicles must be several names or a function, not one string: {vehicles!r}")
-        names = None if callable(vehicles) else frozenset(vehicles)
-        self._wanted: Callable[[str], bool] = vehicles if callable(vehicles) else names.__contains__  # type: ignore[union-attr]
+        self._wanted: Callable[[str], bool] = vehicles if callable(vehicles) else frozenset(vehicles).__contains__
         self._refuse_settings()
         network = read_network(Path(net_file))
         self._roads = build_map(network, drivable_area(network))
@@ -106,7 +105,7 @@ class SumoTraffic:
             warnings += self._place(step, observation)
             self._sumo.simulationStep()
         except self._error as error:
-            raise HostError(f"SUMO stopped at {self.traffic.dt} s steps: {error}") from error
+            raise HostError(f"SUMO refused or stopped: {error}") from error
         return replace(step, warnings=(*step.warnings, *warnings))
 
     def observe(self) -> Observation:
@@ -270,10 +269,12 @@ def agent_id(name: str, walks: bool = False) -> int:
 
 def _exception(connection: Any) -> type[Exception]:
     """Return the class of what this connection raises."""
-    found = getattr(connection, "TraCIException", None)
-    if found is None:
-        try:
-            from traci.exceptions import TraCIException as found
-        except ImportError:
-            raise MissingExtra("traci", "sumo") from None
-    return found  # type: ignore[no-any-return]
+    found: type[Exception] | None = getattr(connection, "TraCIException", None)
+    if found is not None:
+        return found
+    try:
+        from traci.exceptions import TraCIException
+    except ImportError:
+        raise MissingExtra("traci", "sumo") from None
+    refused: type[Exception] = TraCIException
+    return refused

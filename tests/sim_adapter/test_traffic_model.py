@@ -226,7 +226,7 @@ def test_a_fault_is_refused_naming_agent_and_tick_and_then_nothing_has_happened(
     with pytest.raises(error, match=message):
         traffic.step(spoil(good))
     assert same(traffic.step(good), unharmed.step(good))
-    assert traffic.latency().count == 3
+    assert traffic.latency().steps == 3
 
 
 def test_a_policy_that_fails_leaves_the_tick_undone() -> None:

@@ -164,7 +164,7 @@ def check_observation(observation: Observation, where: str = "") -> Observation:
     return observation
 
 
-def _agent(where: str, seen: Observation, bad: np.ndarray, name: str, value: np.ndarray, wanted: str) -> None:
+def _agent(where: str, seen: Observation, bad: Any, name: str, value: np.ndarray, wanted: str) -> None:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise BadInput(f"{where}: agent {seen.agent_id[row]}: {name} is {value[row].tolist()}; {wanted}")

@@ -95,7 +95,7 @@ def everyone_moves_where_it_faces(make: Make) -> None:
 def positions_are_box_centres(make: Make) -> None:
     """The first step is as long as speed and acceleration allow, whatever the length: no jump to an axle or bumper."""
     for length in (3.5, 18.0):
-        seen = replace(_convoy(0.0), size=np.tile(np.float32([length, 2.5, 3.0]), (4, 1)))
+        seen = replace(_convoy(0.0), size=np.tile(np.array([length, 2.5, 3.0], np.float32), (4, 1)))
         traffic = make(TICK)
         traffic.reset(None, seen)
         step = traffic.step(seen)
