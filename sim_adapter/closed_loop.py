@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int32, UInt8
 
 from traj_diffusion import __version__
 from traj_diffusion.errors import BadScene
 from traj_diffusion.scene import Plan, PlanRequest, Policy, Rollouts, Scene, WorldState
-from traj_diffusion.sim_adapter.commit import Commit, commit_rule
+from traj_diffusion.sim_adapter.commit import Choice, Commit, Following, Ground, chosen_future, commit_rule
 from traj_diffusion.sim_adapter.worlds import Worlds, take
 
 HORIZON_SECONDS = 8.0
@@ -65,20 +65,27 @@ def rollout(
     if drive_ego is not None:
         ego_row = int(np.flatnonzero(worlds.state.agent_id == scene.agents.id[scene.ego])[0])
 
+    driven = np.arange(agents) != ego_row
     position = np.zeros((rollouts, agents, steps, 3))
     heading = np.zeros((rollouts, agents, steps), np.float32)
     everyone: Bool[np.ndarray, "R A"] = np.ones((rollouts, agents), bool)
+    ground = Ground(known.map)
     plan: Plan | None = None
     first_plan: Plan | None = None
+    following: Following | None = None
+    chosen: Int32[np.ndarray, " R"] = np.zeros(rollouts, np.int32)
+    planned_at = 0
     spent = 0.0
     for step in range(steps):
         age = step % replan_every
         if plan is None or age == 0 or age >= plan.position.shape[3]:
             began = time.perf_counter()
+            if plan is not None:
+                following = Following.of(worlds.state.agent_id, plan, chosen, float(step - planned_at))
             plan = policy.plan(PlanRequest(context, worlds.state, futures, step, seed, numbers, plan))
             spent += time.perf_counter() - began
             first_plan = first_plan or plan
-            chosen, age = choose(plan), 0
+            chosen = chosen_future(choose, Choice(plan, worlds.state, driven, ground, following))
             planned_at = step
         place, facing, pace = take(plan, chosen, step - planned_at)
         if drive_ego is not None:

@@ -10,8 +10,10 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "ConstantVelocity": "traj_diffusion.policies",
+    "Observation": "traj_diffusion.scene",
     "Rollouts": "traj_diffusion.scene",
     "Scene": "traj_diffusion.scene",
+    "TrafficModel": "traj_diffusion.sim_adapter",
     "TrajDiffusionError": "traj_diffusion.errors",
     "evaluate": "traj_diffusion.metrics",
     "load_model": "traj_diffusion.policies",
@@ -54,8 +56,8 @@ if TYPE_CHECKING:
     from traj_diffusion.errors import TrajDiffusionError
     from traj_diffusion.metrics import score as evaluate
     from traj_diffusion.policies import ConstantVelocity, load_model, load_policy
-    from traj_diffusion.scene import Rollouts, Scene
-    from traj_diffusion.sim_adapter import rollout
+    from traj_diffusion.scene import Observation, Rollouts, Scene
+    from traj_diffusion.sim_adapter import TrafficModel, rollout
     from traj_diffusion.viz import player, save_picture
 
 

@@ -5,6 +5,7 @@ from traj_diffusion.scene.csr import Csr
 from traj_diffusion.scene.files import load_scene, save_scene
 from traj_diffusion.scene.invariants import check_scene
 from traj_diffusion.scene.kinds import AgentKind, EdgeType, LaneType, LightState, LineType, MapKind, Origin
+from traj_diffusion.scene.observation import Observation, Step, check_observation
 from traj_diffusion.scene.policy import Plan, PlanRequest, Policy, WorldState
 from traj_diffusion.scene.rollouts import Rollouts, rollouts_path
 from traj_diffusion.scene.scene import Agents, Lights, Links, Map, Routes, Scene
@@ -21,6 +22,7 @@ __all__ = [
     "Links",
     "Map",
     "MapKind",
+    "Observation",
     "Origin",
     "Plan",
     "PlanRequest",
@@ -28,8 +30,10 @@ __all__ = [
     "Rollouts",
     "Routes",
     "Scene",
+    "Step",
     "WorldState",
     "atomic_path",
+    "check_observation",
     "check_scene",
     "file_stem",
     "load_scene",
