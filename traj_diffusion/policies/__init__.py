@@ -4,11 +4,15 @@ from collections.abc import Callable, Mapping
 
 from traj_diffusion.errors import BadConfig
 from traj_diffusion.policies.diffusion import DEFAULT_STEPS, DiffusionPolicy, load_model
+from traj_diffusion.policies.idm import IdmFollower
 from traj_diffusion.policies.simple import ConstantVelocity, Stationary
+from traj_diffusion.policies.turning import ConstantTurnRate
 from traj_diffusion.scene import Policy
 
 BASELINES: Mapping[str, Callable[[], Policy]] = {
     "constant_velocity": ConstantVelocity,
+    "constant_turn_rate": ConstantTurnRate,
+    "idm": IdmFollower,
     "stationary": Stationary,
 }
 
@@ -26,4 +30,13 @@ def load_policy(name: str, steps: int | None = None) -> Policy:
         raise BadConfig(f"{error}; baselines: {', '.join(BASELINES)}") from error
 
 
-__all__ = ["BASELINES", "ConstantVelocity", "DiffusionPolicy", "Stationary", "load_model", "load_policy"]
+__all__ = [
+    "BASELINES",
+    "ConstantTurnRate",
+    "ConstantVelocity",
+    "DiffusionPolicy",
+    "IdmFollower",
+    "Stationary",
+    "load_model",
+    "load_policy",
+]

@@ -11,20 +11,23 @@ PLAN_SECONDS = 8.0
 
 @dataclass(frozen=True)
 class ConstantVelocity:
-    """Everybody goes on at the present velocity; heading and height are kept, and there is no noise.
+    """Everybody goes on by the step taken last; heading and height are kept, and there is no noise.
 
-    All futures and all worlds are the same, as in the baseline that the Sim Agents challenge publishes.
+    The velocity is the difference of the last two positions; of agents that were not there a step ago it is the
+    recorded one.
     """
 
     name: str = "constant_velocity"
-    history_steps: int = 1
+    history_steps: int = 2
 
     def encode(self, scene: Scene) -> None:
         """There is nothing to remember."""
 
     def plan(self, request: PlanRequest) -> Plan:
         """Return K equal futures."""
-        return _hold(request, request.state.velocity[:, :, -1])
+        state = request.state
+        step = (state.position[:, :, -1] - state.position[:, :, -2])[..., :2] / state.dt
+        return _hold(request, np.where(state.valid[:, :, -2, None], step, state.velocity[:, :, -1]))
 
 
 @dataclass(frozen=True)

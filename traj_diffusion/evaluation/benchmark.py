@@ -1,0 +1,105 @@
+"""The frozen benchmark: simulated scenes that come with the package, one protocol, baselines beside the entry.
+
+Anyone can reproduce its figures on a laptop, without a licence. They compare only under the same name: a change of
+scenes, protocol or metrics gets a new one.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from traj_diffusion import __version__
+from traj_diffusion.datasets import list_sources
+from traj_diffusion.errors import BadFile
+from traj_diffusion.evaluation.log_baselines import LOG_NOISE, LOG_REPLAY
+from traj_diffusion.evaluation.run import RunSettings
+from traj_diffusion.evaluation.tables import run_figures, run_table
+from traj_diffusion.evaluation.wosac_rows import (
+    CONFIG,
+    Run,
+    evaluate_wosac,
+    folder_settings,
+    from_folder,
+    maker,
+    policy_settings,
+)
+from traj_diffusion.policies import BASELINES
+from traj_diffusion.scene import Policy
+
+NAME = "bundled-1"
+SCENES = "bundled"
+PROTOCOL = RunSettings(rollouts=32, futures=1, replan_every=5, ego="model", lights="hold", seed=0)
+FROZEN: Mapping[str, str] = {
+    "sumo-9000-12-1.scene.npz": "bd4b9b3e3fedf7d6",
+    "sumo-9000-13-5.scene.npz": "529cecc311adc08a",
+    "sumo-9000-3-3.scene.npz": "9401b4d915417fe8",
+    "sumo-9000-4-1.scene.npz": "736481690caa3f99",
+    "sumo-9000-8-2.scene.npz": "13776b90ae91eac3",
+    "sumo-9000-9-0.scene.npz": "3ddb848680a0d009",
+}
+"""Scene files of the benchmark and the start of their SHA-256."""
+COMPARED = (*BASELINES, LOG_REPLAY, LOG_NOISE)
+
+
+def benchmark(
+    entry: Policy | Path | None, out: Path, progress: Callable[[str], None] = lambda scene: None
+) -> dict[str, Any]:
+    """Return the figures of an entry and of all baselines on the frozen scenes, as plain values for JSON.
+
+    `entry` is a policy, a folder with one `<scene id>.rollouts.npz` for each scene, of whatever model, or None for the
+    baselines alone. Rows are kept in `out`, so that a second run goes on where the first was killed. Raises BadFile
+    where the bundled scenes are not those of the benchmark, BadRollouts where rollouts are missing or do not fit.
+    """
+    check_frozen()
+    runs = [] if entry is None else [_entry(entry, out, progress)]
+    for name in COMPARED:
+        if all(run.name != name for run in runs):
+            driver = BASELINES[name]() if name in BASELINES else name
+            runs.append(_driven(driver, name, out, progress))
+    return {
+        "benchmark": NAME,
+        "protocol": {**asdict(PROTOCOL), "replan_hz": 2.0, "config": CONFIG},
+        "scenes": list(FROZEN),
+        "version": __version__,
+        "entry": runs[0].name if entry is not None else None,
+        "runs": {run.name: run_figures(run) for run in runs},
+        "table": f"Benchmark {NAME}\n{run_table(runs)}",
+        "rows": {run.name: str(_rows(out, run.name)) for run in runs},
+    }
+
+
+def check_frozen() -> None:
+    """Raise BadFile unless the bundled scenes are those that the benchmark's name stands for."""
+    found = {
+        entry.file.name: hashlib.sha256(entry.file.read_bytes()).hexdigest()[:16] for entry in list_sources(SCENES)
+    }
+    if found != FROZEN:
+        other = sorted(set(found.items()) ^ set(FROZEN.items()))
+        raise BadFile(
+            f"{other[0][0]}: is not the file that the benchmark {NAME} is frozen to; its figures would not compare"
+        )
+
+
+def _entry(entry: Policy | Path, out: Path, progress: Callable[[str], None]) -> Run:
+    if isinstance(entry, Path):
+        name = entry.resolve().name
+        return evaluate_wosac(
+            SCENES,
+            from_folder(entry),
+            name,
+            folder_settings(entry) | {"version": __version__},
+            _rows(out, name),
+            progress,
+        )
+    return _driven(entry, entry.name, out, progress)
+
+
+def _driven(driver: Policy | str, name: str, out: Path, progress: Callable[[str], None]) -> Run:
+    settings = policy_settings(driver, PROTOCOL) | {"version": __version__}
+    return evaluate_wosac(SCENES, maker(driver, PROTOCOL), name, settings, _rows(out, name), progress)
+
+
+def _rows(out: Path, name: str) -> Path:
+    return out / f"{name}.{NAME}.jsonl"

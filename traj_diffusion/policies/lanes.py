@@ -1,0 +1,147 @@
+"""Which lane a vehicle is on, and the path ahead that its lanes give it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from traj_diffusion.geometry import arc_length, resample, wrap_angle
+from traj_diffusion.scene import LaneType, Map, MapKind
+
+SPACING = 2.0
+"""Metres between two points of a path."""
+BESIDE = 2.5
+"""Metres from its centre line at which a vehicle is still on a lane."""
+_ALONG = np.pi / 4  # heading against the lane's direction
+_STOREY = 3.0  # metres of height between a bridge and the road below it
+_URBAN = 15.0  # m/s where no limit was recorded: 54 km/h (Treiber & Kesting 2013, table 11.2)
+_SIDEWAYS = 3.0  # m/s^2 that drivers accept in a bend
+_BRAKING = 1.5  # m/s^2 at which they slow down for one
+
+
+@dataclass(frozen=True)
+class LaneMap:
+    """The car lanes of a map, cut into straight segments."""
+
+    features: Map
+    lanes: Int64[np.ndarray, " L"]  # rows of the map
+    begin: Float64[np.ndarray, "S 3"]  # of each segment
+    along: Float64[np.ndarray, "S 2"]  # from its begin to its end
+    lane: Int64[np.ndarray, " S"]  # row of the map
+    distance: Float64[np.ndarray, " S"]  # of its begin from the lane's begin
+
+    @classmethod
+    def of(cls, features: Map) -> "LaneMap":
+        """Return the lanes of a map that a car may use."""
+        rows = features.rows(MapKind.LANE)
+        rows = rows[features.subtype[rows] != LaneType.BIKE_LANE]
+        rows = rows[[len(_line(features, int(row))) >= 2 for row in rows]] if len(rows) else rows
+        lines = [_line(features, int(row)) for row in rows]
+        if not lines:
+            none = np.zeros(0, np.int64)
+            return cls(features, none, np.zeros((0, 3)), np.zeros((0, 2)), none, np.zeros(0))
+        return cls(
+            features=features,
+            lanes=rows,
+            begin=np.concatenate([line[:-1] for line in lines]),
+            along=np.concatenate([np.diff(line[:, :2], axis=0) for line in lines]),
+            lane=np.repeat(rows, [len(line) - 1 for line in lines]),
+            distance=np.concatenate([arc_length(line)[:-1] for line in lines]),
+        )
+
+    def nearest(
+        self, position: Float64[np.ndarray, "A 3"], heading: Float64[np.ndarray, " A"]
+    ) -> tuple[Int64[np.ndarray, " A"], Float64[np.ndarray, " A"]]:
+        """Return the lane that each is on (row of the map, or -1) and how far along it [m].
+
+        It is the nearest one within 2.5 m that leads within 45 degrees of the heading, on the same storey.
+        """
+        if not len(self.lane):
+            return np.full(len(position), -1, np.int64), np.zeros(len(position))
+        length = np.linalg.norm(self.along, axis=-1)
+        offset = position[:, None, :2] - self.begin[:, :2]
+        share = np.clip((offset * self.along).sum(-1) / length**2, 0, 1)
+        gap = np.linalg.norm(offset - share[..., None] * self.along, axis=-1)
+        turn = wrap_angle(np.arctan2(self.along[:, 1], self.along[:, 0]) - heading[:, None])
+        fits = (np.abs(turn) <= _ALONG) & (np.abs(position[:, None, 2] - self.begin[:, 2]) <= _STOREY)
+        gap = np.where(fits, gap, np.inf)
+        best = gap.argmin(1)
+        each = np.arange(len(position))
+        on = gap[each, best] <= BESIDE
+        return np.where(on, self.lane[best], -1), self.distance[best] + (share * length)[each, best]
+
+    def ahead(self, lane: int, reach: float) -> list[int]:
+        """Return the lane and its successors, until they are `reach` metres long; where a lane forks, the straightest.
+
+        An end of the map ends them early, a circle does not.
+        """
+        rows, covered = [lane], float(arc_length(_line(self.features, lane))[-1])
+        while covered < reach:
+            usable = [int(row) for row in self.features.links.successors[rows[-1]] if row in self.lanes]
+            if not usable:
+                break
+            end = _line(self.features, rows[-1])
+            rows.append(min(usable, key=lambda row: abs(_bend(end, _line(self.features, row)))))
+            covered += float(arc_length(_line(self.features, rows[-1]))[-1])
+        return rows
+
+
+@dataclass(frozen=True)
+class Path:
+    """What lies ahead of one vehicle: points every 2 m from where it is, straight on where the lanes end."""
+
+    points: Float64[np.ndarray, "P 3"]
+    heading: Float64[np.ndarray, " P"]  # unwound
+    speed: Float64[np.ndarray, " P"]  # m/s that limits and bends allow
+    lanes: tuple[int, ...]
+    lane_begin: Float64[np.ndarray, " lanes"]  # where each lane begins [m from the vehicle, negative for behind]
+
+
+def path_ahead(lanes: LaneMap, lane: int, done: float, reach: float) -> Path:
+    """Return the path of a vehicle that is `done` metres along a lane, `reach` metres long."""
+    rows = lanes.ahead(lane, done + reach)
+    lines = [_line(lanes.features, row) for row in rows]
+    lengths = np.array([arc_length(line)[-1] for line in lines])
+    begin = np.concatenate([[0.0], np.cumsum(lengths)[:-1]]) - done
+    line = np.concatenate([lines[0], *(one[1:] for one in lines[1:])])
+    line = line[np.concatenate([[True], np.linalg.norm(np.diff(line[:, :2], axis=0), axis=-1) > 1e-6])]
+    final = line[-1] - line[-2]
+    line = np.concatenate([line, line[-1:] + final / np.linalg.norm(final) * (done + reach)])
+    at = np.arange(0.0, reach + SPACING, SPACING)
+    points = resample(line, done + at)
+    step = np.diff(points[:, :2], axis=0)
+    heading = np.unwrap(np.arctan2(step[:, 1], step[:, 0]))
+    heading = np.concatenate([heading, heading[-1:]])
+    limits = np.array([lanes.features.speed_limit[row] for row in rows], np.float64)
+    limits = np.where(limits > 0, limits, _URBAN)[np.clip(np.searchsorted(begin, at, side="right") - 1, 0, None)]
+    bend = np.abs(np.gradient(heading, SPACING))
+    allowed = np.minimum(limits, np.sqrt(_SIDEWAYS / np.maximum(bend, 1e-4)))
+    # Slow enough here to be slow enough there: v^2 may exceed that of a later point by 2 b times the distance.
+    later = np.minimum.accumulate((allowed**2 + 2 * _BRAKING * at)[::-1])[::-1]
+    return Path(points, heading, np.sqrt(np.maximum(later - 2 * _BRAKING * at, 0.0)), tuple(rows), begin)
+
+
+def along_path(
+    points: Float64[np.ndarray, "V P D"], at: Float64[np.ndarray, " V"]
+) -> tuple[Float64[np.ndarray, "V D"], Bool[np.ndarray, " V"]]:
+    """Return the values at a distance [m] along each path, linear between points, and whether it still reaches."""
+    place = np.clip(at / SPACING, 0, points.shape[1] - 1.001)
+    low = place.astype(np.int64)
+    share = (place - low)[:, None]
+    each = np.arange(len(points))
+    value: Float64[np.ndarray, "V D"] = points[each, low] * (1 - share) + points[each, low + 1] * share
+    return value, at <= SPACING * (points.shape[1] - 1)
+
+
+def _line(features: Map, row: int) -> Float64[np.ndarray, "p 3"]:
+    """Return a polyline without points that repeat."""
+    line = features.polyline(row)
+    if len(line) < 2:
+        return line
+    return line[np.concatenate([[True], np.linalg.norm(np.diff(line[:, :2], axis=0), axis=-1) > 1e-6])]
+
+
+def _bend(first: Float64[np.ndarray, "p 3"], then: Float64[np.ndarray, "q 3"]) -> float:
+    """Return how far the course turns from the end of one line to the end of the next [rad]."""
+    out, end = first[-1, :2] - first[-2, :2], then[-1, :2] - then[-2, :2]
+    return float(wrap_angle(np.arctan2(end[1], end[0]) - np.arctan2(out[1], out[0])))
