@@ -12,6 +12,9 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _COUNT = click.IntRange(min=1)
 _SEED = click.IntRange(min=0)
+_WORKERS = click.option(
+    "--workers", default=None, type=_COUNT, help="Processes that share the scenes.  [default: cores]"
+)
 
 
 def _bar(length: int | None, label: str) -> Any:
@@ -37,7 +40,10 @@ def _bar(length: int | None, label: str) -> Any:
 @click.option("--lights", type=click.Choice(["hold", "log"]), default="hold", show_default=True)
 @click.option("--seed", default=0, type=_SEED, show_default=True)
 @click.option("--no-pictures", is_flag=True, help="Write rollouts only.")
-def rollout(scenes: str, out: Path, policy: str, steps: int | None, no_pictures: bool, **settings: Any) -> None:
+@_WORKERS
+def rollout(
+    scenes: str, out: Path, policy: str, steps: int | None, no_pictures: bool, workers: int | None, **settings: Any
+) -> None:
     """Roll SCENES out in closed loop: one file of rollouts, a PNG and an HTML player for each scene, and scores.
 
     SCENES is a file of any known format, a folder, a JSON list of {file, id}, or the word `bundled`.
@@ -48,7 +54,9 @@ def rollout(scenes: str, out: Path, policy: str, steps: int | None, no_pictures:
 
     driver = load_policy(policy, steps)
     with _bar(scene_count(scenes), "scenes") as bar:
-        made = roll_out_to(scenes, driver, RunSettings(**settings), out, not no_pictures, lambda name: bar.update(1))
+        made = roll_out_to(
+            scenes, driver, RunSettings(**settings), out, not no_pictures, lambda name: bar.update(1), workers
+        )
     click.echo(made.table)
     for what, path in made.paths.items():
         click.echo(f"{what}: {path}")
@@ -74,6 +82,7 @@ def rollout(scenes: str, out: Path, policy: str, steps: int | None, no_pictures:
 @click.option("--allow-missing", is_flag=True, help="Score the scenes that have rollouts.")
 @click.option("--all", "everything", is_flag=True, help="Show all metrics, not only the main ones.")
 @click.option("--json", "as_json", type=_FILE, help="Also write the summary here.")
+@_WORKERS
 def evaluate(
     scenes: str,
     policy: str | None,
@@ -85,6 +94,7 @@ def evaluate(
     allow_missing: bool,
     everything: bool,
     as_json: Path | None,
+    workers: int | None,
 ) -> None:
     """Score SCENES: either roll a policy out, or read rollouts that any model wrote."""
     from traj_diffusion.evaluation import (
@@ -111,7 +121,8 @@ def evaluate(
             name = driver.name
             settings = RunSettings(rollouts=runs, replan_every=replan_every, seed=seed)
             how = vars(settings)
-            scores = evaluate_policy(scenes, driver, settings, out / f"{name}.rows.jsonl", lambda scene: bar.update(1))
+            rows = out / f"{name}.rows.jsonl"
+            scores = evaluate_policy(scenes, driver, settings, rows, lambda scene: bar.update(1), workers)
     found = {name: summary(scores)}
     click.echo(table(found) if everything else headline(found))
     if as_json is not None:

@@ -1,15 +1,33 @@
 """Scenes rolled out to a folder: rollouts, pictures, players, an index of them, and a table of scores."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from traj_diffusion.datasets import list_sources
 from traj_diffusion.evaluation.headline import headline, main_scores
-from traj_diffusion.evaluation.run import RunSettings, located_scenes, naming, roll_out, summary
+from traj_diffusion.evaluation.pool import over_scenes
+from traj_diffusion.evaluation.run import RunSettings, located_scenes, roll_out, summary
 from traj_diffusion.metrics import SceneScore, score
 from traj_diffusion.policies import ConstantVelocity
-from traj_diffusion.scene import Policy, file_stem
+from traj_diffusion.scene import Policy, Scene, file_stem
+
+if TYPE_CHECKING:
+    from traj_diffusion.viz import Entry
+
+
+BASELINE = ConstantVelocity()
+
+
+@dataclass(frozen=True)
+class SceneMade:
+    """What was made of one scene: scores, those of constant velocity, and its place in the index."""
+
+    score: SceneScore
+    baseline: SceneScore
+    entry: "Entry | None"
 
 
 @dataclass(frozen=True)
@@ -27,6 +45,7 @@ def roll_out_to(
     out: Path,
     pictures: bool = True,
     progress: Callable[[str], None] = lambda scene: None,
+    workers: int | None = 1,
 ) -> Made:
     """Roll all scenes of a source out into a folder: `<id>.rollouts.npz`, `<id>.png`, `<id>.html`, `index.html`.
 
@@ -34,33 +53,19 @@ def roll_out_to(
     and only such scores as need none. The first scene that cannot be read or simulated ends the work with an error
     that names its file; all before it are whole.
     """
-    from traj_diffusion.viz import Entry, player, save_picture, write_index
+    from traj_diffusion.viz import write_index
 
-    entries: list[Entry] = []
-    scores: dict[str, list[SceneScore]] = {policy.name: []}
-    baseline = ConstantVelocity()
+    done: list[SceneMade] = []
+    job = partial(_make, settings=settings, out=out, pictures=pictures)
+    index = None
     try:
-        for file, scene in located_scenes(list_sources(source)):
-            with naming(file):
-                rollouts = roll_out(scene, policy, settings)
-            rollouts.save(out)
-            found = score(scene, rollouts)
-            scores[policy.name].append(found)
-            if policy.name != baseline.name:
-                held = roll_out(scene, baseline, replace(settings, futures=1))
-                scores.setdefault(baseline.name, []).append(score(scene, held))
-            if pictures:
-                entries.append(
-                    Entry(
-                        id=scene.id,
-                        picture=save_picture(out / f"{file_stem(scene.id)}.png", scene, rollouts),
-                        player=player(scene, rollouts, out / f"{file_stem(scene.id)}.html"),
-                        scores=main_scores(found),
-                    )
-                )
+        for scene, made in over_scenes(located_scenes(list_sources(source)), policy, job, workers):
+            done.append(made)
             progress(scene.id)
     finally:  # where a scene is broken, there is an index of what was done before it
-        index = write_index(out, entries) if entries else None
+        entries = [made.entry for made in done if made.entry is not None]
+        if entries:
+            index = write_index(out, entries)
     paths = {"rollouts": out}
     if index is not None:
         paths = {
@@ -69,4 +74,25 @@ def roll_out_to(
             "first picture": Path(str(entries[0].picture)),
             **paths,
         }
-    return Made(headline({name: summary(rows) for name, rows in scores.items()}), paths)
+    columns = {policy.name: [made.score for made in done]}
+    if policy.name != BASELINE.name:
+        columns[BASELINE.name] = [made.baseline for made in done]
+    return Made(headline({name: summary(scores) for name, scores in columns.items()}), paths)
+
+
+def _make(policy: Policy, scene: Scene, settings: RunSettings, out: Path, pictures: bool) -> SceneMade:
+    from traj_diffusion.viz import Entry, player, save_picture
+
+    rollouts = roll_out(scene, policy, settings)
+    rollouts.save(out)
+    found = score(scene, rollouts)
+    baseline = found if policy.name == BASELINE.name else score(scene, roll_out(scene, BASELINE, settings))
+    entry = None
+    if pictures:
+        entry = Entry(
+            id=scene.id,
+            picture=save_picture(out / f"{file_stem(scene.id)}.png", scene, rollouts),
+            player=player(scene, rollouts, out / f"{file_stem(scene.id)}.html"),
+            scores=main_scores(found),
+        )
+    return SceneMade(found, baseline, entry)

@@ -1,7 +1,7 @@
 """Scores of scenes as lines of a file, so that an evaluation goes on where it was killed."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from traj_diffusion.errors import BadInput
@@ -35,11 +35,13 @@ class Rows:
         if rest:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    def score(self, scene_id: str, digest: str, make: Callable[[], SceneScore]) -> SceneScore:
-        """Return the score of a scene, from the file where it was made of an input of this digest."""
-        if (scene_id, digest) not in self._done:
-            found = make()
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(found.to_row() | {"input": digest}) + "\n")
-            self._done[scene_id, digest] = found
-        return self._done[scene_id, digest]
+    def find(self, scene_id: str, digest: str = "") -> SceneScore | None:
+        """Return the score of a scene that was made of an input of this digest, if there is one."""
+        return self._done.get((scene_id, digest))
+
+    def add(self, score: SceneScore, digest: str = "") -> SceneScore:
+        """Write a score to the file, and return it."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(score.to_row() | {"input": digest}) + "\n")
+        self._done[score.scene_id, digest] = score
+        return score

@@ -3,15 +3,16 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from traj_diffusion.datasets import Entry, list_sources, read_scenes
-from traj_diffusion.errors import BadInput, BadRecord, BadRollouts, BadScene
+from traj_diffusion.errors import BadInput, BadRollouts
+from traj_diffusion.evaluation.pool import over_scenes
 from traj_diffusion.evaluation.rows import Rows
 from traj_diffusion.metrics import SceneScore, Summary, score, summarise
 from traj_diffusion.scene import Policy, Rollouts, Scene, atomic_path, rollouts_path
@@ -50,15 +51,6 @@ def scene_count(source: str | Path) -> int | None:
     return len(entries) if single else None
 
 
-@contextmanager
-def naming(file: Path) -> Iterator[None]:
-    """Name the file in the error of a scene that cannot be simulated; its message names the scene."""
-    try:
-        yield
-    except BadScene as error:
-        raise BadRecord(f"{file}: {error}") from error
-
-
 def roll_out(scene: Scene, policy: Policy, settings: RunSettings) -> Rollouts:
     """Return the closed-loop rollouts of one scene."""
     return rollout(
@@ -74,21 +66,34 @@ def roll_out(scene: Scene, policy: Policy, settings: RunSettings) -> Rollouts:
 
 
 def evaluate_policy(
-    source: str | Path, policy: Policy, settings: RunSettings, rows: Path, progress: Progress = lambda scene: None
+    source: str | Path,
+    policy: Policy,
+    settings: RunSettings,
+    rows: Path,
+    progress: Progress = lambda scene: None,
+    workers: int | None = 1,
 ) -> list[SceneScore]:
     """Return one score per scene of a source, each computed once: finished ones are kept in the file `rows`."""
     fingerprint = str(getattr(policy, "fingerprint", ""))
     kept = Rows(rows, {"policy": policy.name, "fingerprint": fingerprint, **vars(settings)})
-    found: list[SceneScore] = []
-    for file, scene in located_scenes(list_sources(source)):
+    order: list[str] = []
 
-        def make(scene: Scene = scene) -> SceneScore:
-            return score(scene, roll_out(scene, policy, settings))
+    def missing() -> Iterator[tuple[Path, Scene]]:
+        for file, scene in located_scenes(list_sources(source)):
+            order.append(scene.id)
+            if kept.find(scene.id) is None:
+                yield file, scene
+            else:
+                progress(scene.id)
 
-        with naming(file):
-            found.append(kept.score(scene.id, "", make))
+    for scene, found in over_scenes(missing(), policy, partial(_rolled_out_score, settings=settings), workers):
+        kept.add(found)
         progress(scene.id)
-    return found
+    return [found for scene_id in order if (found := kept.find(scene_id)) is not None]
+
+
+def _rolled_out_score(policy: Policy, scene: Scene, settings: RunSettings) -> SceneScore:
+    return score(scene, roll_out(scene, policy, settings))
 
 
 def evaluate_folder(
@@ -105,11 +110,9 @@ def evaluate_folder(
     for _, scene in located_scenes(list_sources(source)):
         path = rollouts_path(folder, scene.id)
         if path.is_file():
-
-            def make(scene: Scene = scene, path: Path = path) -> SceneScore:
-                return score(scene, Rollouts.load(path))
-
-            found.append(kept.score(scene.id, hashlib.sha256(path.read_bytes()).hexdigest(), make))
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            known = kept.find(scene.id, digest)
+            found.append(known or kept.add(score(scene, Rollouts.load(path)), digest))
         else:
             missing.append(scene.id)
         progress(scene.id)

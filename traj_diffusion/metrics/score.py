@@ -68,6 +68,10 @@ class SceneScore(Mapping[str, float]):
         lines.insert(1, "  ".join("-" * width for width in widths))
         return "\n".join([*lines, f"all {len(self)} by name: dict(score); why others are absent: score.absent"])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as a row: a read-only mapping cannot be sent to another process."""
+        return (SceneScore.from_row, (self.to_row(),))
+
     def to_row(self) -> dict[str, Any]:
         """Return plain values for JSON, which `from_row` reads."""
         tallies = {name: [one.total, one.count] for name, one in self.tallies.items()}
