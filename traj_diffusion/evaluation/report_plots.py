@@ -57,7 +57,10 @@ def pareto(runs: Sequence[Run]) -> str | None:
 
     def draw(axes: "Axes") -> None:
         for at, name, x, y in points:
-            spread = {"xerr": [[x.mean - x.low], [x.high - x.mean]], "yerr": [[y.mean - y.low], [y.high - y.mean]]}
+            spread: dict[str, Any] = {
+                "xerr": [[x.mean - x.low], [x.high - x.mean]],
+                "yerr": [[y.mean - y.low], [y.high - y.mean]],
+            }
             axes.errorbar(x.mean, y.mean, **spread, elinewidth=1, alpha=0.9, label=name, **_style(at))
         axes.set_xlabel("diversity: joint average pairwise distance, m")
         axes.set_ylabel("realism meta-metric")
@@ -247,7 +250,7 @@ def _svg(draw: "Callable[[Axes], None]", width: float = 6.2, height: float = 4.0
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(dict[Any, Any](_SETTINGS)):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.subplots())
         text = io.StringIO()
