@@ -24,6 +24,7 @@ FREE_PLACEMENT = 2  # moveToXY's keepRoute: anywhere, on or off the route
 BY_ITSELF = {"speed": 31, "lane_change": 1621}  # SUMO's own defaults for setSpeedMode and setLaneChangeMode
 INVALID = -1e8  # SUMO's mark for "no position" is -2^30
 AT_END = 1.0  # m before the end of its last lane at which a vehicle has arrived
+OUTSIDE = 30.0  # m beyond the network's bounds
 ARRIVED = 2  # vehicle.remove's reason
 
 
@@ -78,8 +79,10 @@ class SumoTraffic:
         self._dead_ends = network.dead_ends
         self._ends = {edge: ends[1] for edge, ends in network.ends.items()}
         self._lights = [light for light in self._roads.signals if light.program in self._sumo.trafficlight.getIDList()]
+        low, high = self._sumo.simulation.getNetBoundary()
+        self._low, self._high = np.array(low[:2]) - OUTSIDE, np.array(high[:2]) + OUTSIDE
         self._taken: dict[str, str] = {}  # name -> the edge where its route ends; "" for pedestrians
-        self._on_last_edge: set[str] = set()
+        self._left: dict[str, float] = {}  # m that are left of the edge where a vehicle's way ends
         self._given_back: set[str] = set()
         self._driven: dict[int, tuple[str, bool]] = {}
         self._velocity: dict[str, tuple[float, float]] = {}
@@ -248,17 +251,20 @@ class SumoTraffic:
 
     def _has_arrived(self, name: str, target: str) -> bool:
         vehicle = self._sumo.vehicle
-        edge = vehicle.getRoadID(name)
-        if edge == target or self._ends.get(edge) in self._dead_ends:
-            self._on_last_edge.add(name)
-            left: float = self._sumo.lane.getLength(vehicle.getLaneID(name)) - vehicle.getLanePosition(name)
-            return left <= AT_END
-        return name in self._on_last_edge and edge != ""
+        place = np.array(vehicle.getPosition(name))
+        if (place < self._low).any() or (place > self._high).any():
+            return bool(place[0] > INVALID)  # out of the network where no lane is
+        edge, lane = vehicle.getRoadID(name), vehicle.getLaneID(name)
+        if lane and (edge == target or self._ends.get(edge) in self._dead_ends):
+            self._left[name] = float(self._sumo.lane.getLength(lane) - vehicle.getLanePosition(name))
+            return self._left[name] <= AT_END
+        # Beyond the end of the edge, or beside it?
+        return bool(self._left.pop(name, np.inf) <= AT_END + 2 * vehicle.getSpeed(name) * self.traffic.dt)
 
     def _forget(self, name: str) -> None:
         self._taken.pop(name, None)
         self._velocity.pop(name, None)
-        self._on_last_edge.discard(name)
+        self._left.pop(name, None)
 
 
 def agent_id(name: str, walks: bool = False) -> int:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from traj_diffusion.datasets.synthesis.record import STATES
 from traj_diffusion.datasets.synthesis.tools import sumo_home
 from traj_diffusion.errors import HostError, MissingExtra
 from traj_diffusion.policies import ConstantVelocity
-from traj_diffusion.scene import AgentKind, Observation
+from traj_diffusion.scene import AgentKind, Observation, Plan, PlanRequest
 from traj_diffusion.sim_adapter import TrafficModel
 from traj_diffusion.sim_adapter.hosts.sumo import SumoTraffic, agent_id
 
@@ -144,6 +145,27 @@ def test_a_vehicle_leaves_where_its_route_ends(start: Any, net: Path) -> None:
         assert town.driven == frozenset()
         assert sumo.vehicle.getIDList() == ()
     assert farthest == pytest.approx(60 + 100 + 60, abs=3)
+
+
+class Astray(ConstantVelocity):
+    """Drives everybody south, across the fields."""
+
+    def plan(self, request: PlanRequest) -> Plan:
+        south = np.zeros_like(request.state.velocity) + np.array([0, -12], np.float32)
+        return super().plan(replace(request, state=replace(request.state, velocity=south)))
+
+
+def test_a_vehicle_that_drives_off_the_network_leaves_beyond_its_bounds(start: Any, net: Path) -> None:
+    sumo = start()
+    sumo.vehicle.add("e", "east", departSpeed="10")
+    low = sumo.simulation.getNetBoundary()[0][1]
+    south = []
+    with SumoTraffic(TrafficModel(Astray()), sumo, net, ["e"]) as town:
+        for _ in range(120):
+            town.step()
+            south += [sumo.vehicle.getPosition(name)[1] for name in sumo.vehicle.getIDList()]
+    assert sumo.vehicle.getIDList() == ()
+    assert min(south) == pytest.approx(low - 30, abs=1.3)
 
 
 def test_settings_that_crash_or_disagree_are_refused_in_one_line(start: Any, net: Path) -> None:

@@ -311,3 +311,43 @@ def test_arrays_that_are_no_observation_are_named() -> None:
     ):
         with pytest.raises(BadInput, match=message):
             Observation.from_arrays(0, **{**good, field: value})  # type: ignore[arg-type]
+
+
+def mutated(seen: Observation, rng: np.random.Generator) -> Observation:
+    """Return an observation with one to three things changed that hosts get wrong."""
+    changed = {name: np.copy(value) for name, value in vars(seen).items() if isinstance(value, np.ndarray)}
+    time = seen.time
+    odd = (np.nan, np.inf, -np.inf, 1e300, -1.0, 0.0, 1e6, 7.5, 255.0)
+    for _ in range(int(rng.integers(1, 4))):
+        name = str(rng.choice([*changed, "time", "rows"]))
+        if name == "time":
+            time = float(rng.choice([seen.time - 0.1, np.nan, np.inf, seen.time + 1e9, seen.time + 1e-9]))
+        elif name == "rows":
+            order = rng.permutation(len(seen))[: int(rng.integers(0, len(seen) + 1))]
+            for field in ("agent_id", "kind", "position", "heading", "velocity", "size", "is_controlled"):
+                changed[field] = changed[field][order[order < len(changed[field])]]
+        elif changed[name].size:
+            flat = changed[name].reshape(-1)
+            with np.errstate(all="ignore"):
+                flat[int(rng.integers(0, len(flat)))] = np.array(rng.choice(odd)).astype(changed[name].dtype)
+    return replace(seen, time=time, **changed)
+
+
+def test_mutated_observations_work_or_are_refused(rng: np.random.Generator) -> None:
+    ended = {"worked": 0, "refused": 0}
+    scene = crossing()
+    base = TrafficModel(ConstantVelocity(), futures=2, commit="consistent")
+    first = Observation.from_scene(scene)
+    base.reset(scene, first)
+    good = follow(first, base.step(first))
+    for _ in range(400):
+        traffic = base.fork()
+        try:
+            step = traffic.step(mutated(good, rng))
+            assert np.isfinite(step.position).all()
+            ended["worked"] += 1
+        except (BadInput, HostError) as error:
+            ended["refused"] += str(error).startswith("tick 1, ") and "\n" not in str(error)
+    assert min(ended.values()) > 50
+    assert sum(ended.values()) == 400, "every refusal is one line that names the tick"
+    assert base.step(good).warnings == ()
