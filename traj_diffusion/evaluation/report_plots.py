@@ -24,7 +24,7 @@ SAFETY: Mapping[str, str] = {
     "wrong_way_rate": "wrong way",
     "infeasible_rate": "infeasible motion",
 }
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -57,7 +57,10 @@ def pareto(runs: Sequence[Run]) -> str | None:
 
     def draw(axes: "Axes") -> None:
         for at, name, x, y in points:
-            spread = {"xerr": [[x.mean - x.low], [x.high - x.mean]], "yerr": [[y.mean - y.low], [y.high - y.mean]]}
+            spread: dict[str, Any] = {
+                "xerr": [[x.mean - x.low], [x.high - x.mean]],
+                "yerr": [[y.mean - y.low], [y.high - y.mean]],
+            }
             axes.errorbar(x.mean, y.mean, **spread, elinewidth=1, alpha=0.9, label=name, **_style(at))
         axes.set_xlabel("diversity: joint average pairwise distance, m")
         axes.set_ylabel("realism meta-metric")
