@@ -24,7 +24,7 @@ SAFETY: Mapping[str, str] = {
     "wrong_way_rate": "wrong way",
     "infeasible_rate": "infeasible motion",
 }
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -106,7 +106,7 @@ def displacement(runs: Sequence[Run]) -> str | None:
         for place, (at, name, three) in enumerate(found):
             _dots(axes, three, place, len(found), at, name)
         _rows(axes, [f"{horizon} s" for horizon in horizons])
-        axes.set_xlim(left=0)
+        axes.set_xlim(left=-0.01 * axes.get_xlim()[1])
         axes.set_xlabel("joint minADE, m")
         _legend(axes, len(found))
 
@@ -129,7 +129,7 @@ def safety(runs: Sequence[Run]) -> str | None:
             x, row = np.array(marks).T
             axes.vlines(x, row - 0.42, row + 0.42, colors=INK, linewidth=2.2, label="the log")
         _rows(axes, [SAFETY[name] for name in names])
-        axes.set_xlim(left=-0.01)
+        axes.set_xlim(left=-0.01 * axes.get_xlim()[1])
         axes.set_xlabel("share of evaluated agents and rollouts")
         _legend(axes, len(found) + 1)
 
@@ -137,11 +137,13 @@ def safety(runs: Sequence[Run]) -> str | None:
 
 
 def coverage(runs: Sequence[Run]) -> str | None:
-    """Return how many logs the central sets hold, over how many they should."""
+    """Return how many logs the central sets hold, over how many they should, for runs that have any spread."""
     wanted = (0.5, 0.9)
     lines = []
     for at, run in enumerate(runs):
         means = metric_summary(run).means
+        if "joint_apd" not in means or means["joint_apd"].mean == 0:
+            continue  # rollouts that are all the same have no spread that could fit
         for axis, dash in (("along", "-"), ("across", ":")):
             held = [means.get(f"coverage_{100 * share:.0f}_{axis}") for share in wanted]
             if all(mean is not None for mean in held):

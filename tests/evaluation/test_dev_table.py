@@ -1,0 +1,67 @@
+"""tools/dev_table.py scores each baseline once, tells the parts of the set apart, and writes the page."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from traj_diffusion.scene import save_scene
+from traj_diffusion.testing import crossing, straight_road
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool() -> Any:
+    """The tool as a module."""
+    spec = importlib.util.spec_from_file_location("dev_table", ROOT / "tools" / "dev_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(tool: Any, *words: object) -> str:
+    result = CliRunner().invoke(tool.main, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return str(result.stdout)
+
+
+def test_baselines_are_scored_once_and_tables_follow_from_the_figures(tool: Any, tmp_path: Path) -> None:
+    for scene in (straight_road(), crossing()):
+        save_scene(scene, tmp_path / f"{scene.id}.scene.npz")
+    listed = [
+        {"file": "made.scene.npz", "id": "made", "light_steps": 0, "third": 0},
+        {"file": "crossing.scene.npz", "id": "crossing", "light_steps": 91, "third": 1},
+    ]
+    (tmp_path / "list.json").write_text(json.dumps(listed))
+    words = ("score", tmp_path / "list.json", "--out", tmp_path / "work", "--policy", "idm", "--policy", "log_replay")
+    found = json.loads(run(tool, *words))
+    kept = (tmp_path / "work" / "idm.jsonl").read_bytes()
+    assert json.loads(run(tool, *words)) == found
+    assert (tmp_path / "work" / "idm.jsonl").read_bytes() == kept
+    assert list(found["parts"]) == ["all scenes", "with lights", "without lights", "third 0", "third 1"]
+    assert found["parts"]["with lights"] == found["parts"]["third 1"]
+    whole, lit, dark = (found["parts"][part]["idm"] for part in ("all scenes", "with lights", "without lights"))
+    mean = (lit["metrics"]["joint_apd"]["mean"] + dark["metrics"]["joint_apd"]["mean"]) / 2
+    assert whole["metrics"]["joint_apd"]["mean"] == pytest.approx(mean)
+    assert whole["wosac"]["metametric"]["scenes"] == 1  # the crossing has no road edges
+    page, figures = tmp_path / "page.md", tmp_path / "figures.json"
+    figures.write_text(json.dumps(found))
+    page.write_text(f"before\n{tool.START}old\n{tool.END}after\n")
+    run(tool, "write", figures, page)
+    text = page.read_text()
+    assert text == f"before\n{tool.START}{tool.block(found)}{tool.END}after\n"
+    assert f"{whole['wosac']['metametric']['mean']:.3f}" in text
+    assert "R = 32 rollouts, K = 1, replanned at 2 Hz" in text
+
+
+def test_the_page_has_the_place_for_the_figures_and_holds_what_was_measured(tool: Any) -> None:
+    text = (ROOT / "docs" / "baselines.md").read_text(encoding="utf-8")
+    figures = ROOT / "docs" / "figures" / "baselines.json"
+    wanted = tool.block(json.loads(figures.read_text())) if figures.is_file() else ""
+    assert f"{tool.START}{wanted}{tool.END}" in text

@@ -1,0 +1,130 @@
+"""Score every baseline on a list of development scenes, and write the table of docs/baselines.md.
+
+python -P tools/dev_table.py score SCENES.json --out WORK [--policy NAME ...] [--first N] > docs/figures/baselines.json
+python -P tools/dev_table.py write docs/figures/baselines.json docs/baselines.md
+
+`score` goes on where it was killed: rows lie in WORK, one file per baseline. SCENES.json is a list of {file, id} whose
+entries may say `light_steps` and `third`; tables are made of all scenes, of those with lights and those without, and of
+each third.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from traj_diffusion import __version__
+from traj_diffusion.evaluation.log_baselines import LOG_NOISE, LOG_REPLAY
+from traj_diffusion.evaluation.run import RunSettings
+from traj_diffusion.evaluation.tables import MAIN, WOSAC_FIELDS, main_name, run_figures
+from traj_diffusion.evaluation.wosac_rows import Run, evaluate_wosac, maker, policy_settings
+from traj_diffusion.policies import BASELINES, load_policy
+
+START = "<!-- figures: written by tools/dev_table.py from docs/figures/baselines.json -->\n"
+END = "<!-- end of figures -->\n"
+SETTINGS = RunSettings(rollouts=32, futures=1, replan_every=5, seed=0)
+NAMES = (*BASELINES, LOG_REPLAY, LOG_NOISE)
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Two verbs."""
+
+
+@main.command()
+@click.argument("scenes", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option("--policy", "names", multiple=True, default=NAMES, show_default=True)
+@click.option("--first", type=int, default=None, help="Only the first N scenes, for a trial.")
+def score(scenes: Path, out: Path, names: tuple[str, ...], first: int | None) -> None:
+    """Score baselines (or any policy that `load_policy` knows) and print all means as JSON."""
+    entries: list[dict[str, Any]] = json.loads(scenes.read_text(encoding="utf-8"))[:first]
+    out.mkdir(parents=True, exist_ok=True)
+    listed = out / f"{scenes.stem}.json"
+    here = [{"file": str((scenes.parent / entry["file"]).resolve()), "id": entry["id"]} for entry in entries]
+    listed.write_text(json.dumps(here), encoding="utf-8")
+    runs = []
+    for name in names:
+        driver = name if name in (LOG_REPLAY, LOG_NOISE) else load_policy(name)
+        settings = policy_settings(driver, SETTINGS) | {"version": __version__}
+        with click.progressbar(length=len(entries), label=name, file=sys.stderr) as bar:
+            rows = out / f"{name}.jsonl"
+            runs.append(evaluate_wosac(listed, maker(driver, SETTINGS), name, settings, rows, lambda _: bar.update(1)))
+    found = {
+        "scenes": scenes.name,
+        "settings": asdict(SETTINGS) | {"version": __version__},
+        "parts": {part: _figures(runs, wanted) for part, wanted in parts(entries).items()},
+    }
+    click.echo(json.dumps(found, indent=1, allow_nan=False))
+
+
+@main.command()
+@click.argument("figures", type=click.Path(exists=True, path_type=Path))
+@click.argument("target", type=click.Path(exists=True, path_type=Path))
+def write(figures: Path, target: Path) -> None:
+    """Write the tables into the page."""
+    before, _, rest = target.read_text(encoding="utf-8").partition(START)
+    after = rest.partition(END)[2]
+    target.write_text(before + START + block(json.loads(figures.read_text())) + END + after, encoding="utf-8")
+
+
+def parts(entries: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """Return ids of the scenes of each table; a part that no scene belongs to is left out."""
+    found = {
+        "all scenes": {entry["id"] for entry in entries},
+        "with lights": {entry["id"] for entry in entries if entry.get("light_steps", 0) > 0},
+        "without lights": {entry["id"] for entry in entries if entry.get("light_steps", 1) == 0},
+    }
+    for third in sorted({entry["third"] for entry in entries if "third" in entry}):
+        found[f"third {third}"] = {entry["id"] for entry in entries if entry.get("third") == third}
+    return {part: ids for part, ids in found.items() if ids}
+
+
+def block(found: dict[str, Any]) -> str:
+    """Return the tables as Markdown: all figures for all scenes, the main ones for each part."""
+    whole = found["parts"]["all scenes"]
+    names = list(whole)
+    lines = [f"{found['scenes']}, traj-diffusion {found['settings']['version']}. Means over scenes, 95 % intervals."]
+    by: dict[str, list[str]] = {}
+    for name, figures in whole.items():
+        by.setdefault(figures["protocol"], []).append(f"`{name}`")
+    lines += [f"{', '.join(group)}: {protocol}." for protocol, group in by.items()]
+    titles = {f"wosac {field}": title.strip() for field, title in WOSAC_FIELDS.items()}
+    titles |= {f"metrics {pattern.format(runs=SETTINGS.rollouts)}": title.strip() for pattern, title in MAIN.items()}
+    lines += ["", f"| all {_scenes(whole)} scenes | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
+    for key, title in titles.items():
+        lines.append(f"| {title} | {' | '.join(_cell(whole[name], key) for name in names)} |")
+    lines += ["", f"| realism meta-metric | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
+    for part, figures in found["parts"].items():
+        cells = " | ".join(_cell(figures[name], "wosac metametric") for name in names)
+        lines.append(f"| {part} ({_scenes(figures)}) | {cells} |")
+    return "\n".join([*lines, ""])
+
+
+def _figures(runs: list[Run], wanted: set[str]) -> dict[str, Any]:
+    """Return the main figures of each run over some of its scenes."""
+    found = {}
+    for run in runs:
+        part = Run(run.name, run.settings, [row for row in run.rows if row.scene_id in wanted])
+        figures = run_figures(part)
+        kept = {main_name(pattern, part) for pattern in MAIN}
+        figures["metrics"] = {name: mean for name, mean in figures["metrics"].items() if name in kept}
+        found[run.name] = {name: figures[name] for name in ("protocol", "scenes", "wosac", "metrics")}
+    return found
+
+
+def _scenes(figures: dict[str, Any]) -> int:
+    return max(run["scenes"] for run in figures.values())
+
+
+def _cell(figures: dict[str, Any], key: str) -> str:
+    group, name = key.split(" ", 1)
+    mean = figures[group].get(name)
+    return "–" if mean is None else f"{mean['mean']:.3f} [{mean['low']:.3f}, {mean['high']:.3f}]"
+
+
+if __name__ == "__main__":
+    main()
