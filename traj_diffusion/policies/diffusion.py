@@ -1,6 +1,9 @@
 """The diffusion policy: conditioning from the simulated state, joint actions from noise, futures through kinematics."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +57,21 @@ class EncodedScene:
     row_of: dict[int, int]
 
 
+@contextmanager
+def single_threaded() -> Iterator[int]:
+    """Let each of torch's operations run in one thread, and yield how many it had.
+
+    How an operation is split among threads decides its last bits. Blocks are shared out instead, each whole in one
+    thread, so that the same seed gives the same bits on any number of cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
 class DiffusionPolicy:
     """Joint futures of all agents from a trained denoiser. Keeps nothing between calls."""
 
@@ -96,12 +114,14 @@ class DiffusionPolicy:
         origin = np.round((points.min(axis=0) + points.max(axis=0)) / 2) if len(points) else np.zeros(2)
         pieces = cut_map(scene.map, origin)
         tensors = map_tensors(pieces).to(self.device)
+        with single_threaded():
+            tokens = self.model.encode_map(tensors)
         return EncodedScene(
             origin=origin,
             map=scene.map,
             piece_row=pieces.row,
             tensors=tensors,
-            tokens=self.model.encode_map(tensors),
+            tokens=tokens,
             scene=scene,
             row_of={int(agent): row for row, agent in enumerate(scene.agents.id)},
         )
@@ -112,24 +132,15 @@ class DiffusionPolicy:
         state = request.state
         if abs(state.dt - DT) > 1e-9:
             raise ValueError(f"this policy plans in steps of {DT} s, the state has {state.dt} s")
-        c = self.condition(request)
-        worlds = c.valid.shape[0]
-        pairs = [(world, future) for world in range(worlds) for future in range(request.futures)]
-        noise = self._noise(request).to(self.device)
-        prepared: dict[int, Prepared] = {}
-        action = torch.empty_like(noise)
-        for first in range(0, len(pairs), BLOCK):
-            block = pairs[first : first + BLOCK]
-            asked = {world for world, _ in block}
-            prepared = {w: prepared.get(w) or self._encode_world(c, request.context, w) for w in sorted(asked)}
-            filled = block + block[-1:] * (BLOCK - len(block))
-            x0 = self._denoise(
-                Prepared.stack([prepared[world] for world, _ in filled]),
-                torch.stack([noise[world, future] for world, future in filled]),
-            )
-            for (world, future), row in zip(block, x0, strict=False):
-                action[world, future] = row
-        return self._futures(c, request, self.model.denormalise(action.transpose(1, 2), c.kind).transpose(1, 2))
+        with single_threaded() as threads:
+            c = self.condition(request)
+            pairs = [(world, future) for world in range(c.valid.shape[0]) for future in range(request.futures)]
+            noise = self._noise(request).to(self.device)
+            blocks = [pairs[first : first + BLOCK] for first in range(0, len(pairs), BLOCK)]
+            with ThreadPoolExecutor(min(threads, len(blocks))) as pool:
+                done = list(pool.map(lambda block: self._denoise_block(c, request.context, noise, block), blocks))
+            x0 = torch.cat(done).unflatten(0, noise.shape[:2])
+            return self._futures(c, request, self.model.denormalise(x0.transpose(1, 2), c.kind).transpose(1, 2))
 
     def condition(self, request: PlanRequest) -> Conditioning:
         """Return what the network sees of the request's state."""
@@ -173,14 +184,26 @@ class DiffusionPolicy:
         }
         return self.model.encode(Conditioning(**rows), context.tensors, context.tokens)
 
-    def _denoise(self, prepared: Prepared, eps: Float[Tensor, "b A k 3"]) -> Float[Tensor, "b A k 3"]:
-        """Return x0 of one future per row."""
+    @torch.no_grad()  # each thread has a switch of its own
+    def _denoise_block(
+        self,
+        c: Conditioning,
+        context: EncodedScene,
+        noise: Float[Tensor, "R K A k 3"],
+        block: Sequence[tuple[int, int]],
+    ) -> Float[Tensor, "b A k 3"]:
+        """Return x0 of these (world, future) pairs."""
+        prepared = {world: self._encode_world(c, context, world) for world in sorted({world for world, _ in block})}
+        filled = [*block, *[block[-1]] * (BLOCK - len(block))]
+        scenes = Prepared.stack([prepared[world] for world, _ in filled])
+        eps = torch.stack([noise[world, future] for world, future in filled])
 
         def network(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.model(x_t[:, :, None], t[:, None, None].expand(*x_t.shape[:2], 1), prepared)[:, :, 0]
+            return self.model(x_t[:, :, None], t[:, None, None].expand(*x_t.shape[:2], 1), scenes)[:, :, 0]
 
         denoise = as_denoiser(network, self.model.config.parameterisation, self._schedule)
-        return sample(denoise, initial_noise(eps, self._schedule), self._schedule, self._grid, Ddim())
+        x_T = initial_noise(eps, self._schedule)
+        return sample(denoise, x_T, self._schedule, self._grid, Ddim())[: len(block)]
 
     def _futures(self, c: Conditioning, request: PlanRequest, action: Float[Tensor, "R K A k 3"]) -> Plan:
         """Return where physical actions lead, in world coordinates."""
