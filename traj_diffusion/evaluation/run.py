@@ -86,8 +86,9 @@ def evaluate_policy(
             else:
                 progress(scene.id)
 
-    for scene, found in over_scenes(missing(), policy, partial(_rolled_out_score, settings=settings), workers):
-        kept.add(found)
+    job = partial(_rolled_out_score, settings=settings)
+    for scene, made in over_scenes(missing(), policy, job, workers):
+        kept.add(made)
         progress(scene.id)
     return [found for scene_id in order if (found := kept.find(scene_id)) is not None]
 
