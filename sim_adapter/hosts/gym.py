@@ -132,8 +132,8 @@ class TrajDiffusionEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         side = speed[1] if seen.kind[ego] == AgentKind.PEDESTRIAN else 0.0
         motion = decode(wanted, torch.tensor([[speed[0], side]], dtype=torch.float32), kind, length)
         local = motion.position[0, 0].numpy().astype(np.float64)
-        pace = rotate(motion.velocity[0, 0].numpy().astype(np.float64), np.float64(heading))
-        place = to_world(local, seen.position[ego, :2], np.float64(heading))
+        pace: np.ndarray = rotate(motion.velocity[0, 0].numpy().astype(np.float64), np.float64(heading))
+        place: np.ndarray = to_world(local, seen.position[ego, :2], np.float64(heading))
         return place, heading + float(motion.heading[0, 0]), pace, float(local[0])
 
     def _touches(self) -> np.ndarray:
