@@ -20,7 +20,7 @@ from traj_diffusion import __version__
 from traj_diffusion.evaluation.log_baselines import LOG_NOISE, LOG_REPLAY
 from traj_diffusion.evaluation.run import RunSettings
 from traj_diffusion.evaluation.tables import MAIN, WOSAC_FIELDS, main_name, run_figures
-from traj_diffusion.evaluation.wosac_rows import Run, evaluate_wosac, maker, policy_settings
+from traj_diffusion.evaluation.wosac_rows import Run, evaluate_wosac
 from traj_diffusion.policies import BASELINES, load_policy
 
 START = "<!-- figures: written by tools/dev_table.py from docs/figures/baselines.json -->\n"
@@ -49,10 +49,8 @@ def score(scenes: Path, out: Path, names: tuple[str, ...], first: int | None) ->
     runs = []
     for name in names:
         driver = name if name in (LOG_REPLAY, LOG_NOISE) else load_policy(name)
-        settings = policy_settings(driver, SETTINGS) | {"version": __version__}
         with click.progressbar(length=len(entries), label=name, file=sys.stderr) as bar:
-            rows = out / f"{name}.jsonl"
-            runs.append(evaluate_wosac(listed, maker(driver, SETTINGS), name, settings, rows, lambda _: bar.update(1)))
+            runs.append(evaluate_wosac(listed, driver, SETTINGS, out / f"{name}.jsonl", lambda _: bar.update(1)))
     found = {
         "scenes": scenes.name,
         "settings": asdict(SETTINGS) | {"version": __version__},

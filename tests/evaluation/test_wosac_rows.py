@@ -1,27 +1,18 @@
 """Rows hold what was scored, survive a kill, and make tables that name their rules."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from traj_diffusion.datasets import read_scenes
 from traj_diffusion.errors import BadInput, BadRollouts
 from traj_diffusion.evaluation.log_baselines import log_rollouts
-from traj_diffusion.evaluation.run import RunSettings
+from traj_diffusion.evaluation.run import RunSettings, roll_out
 from traj_diffusion.evaluation.tables import run_figures, run_table, wosac_summary
-from traj_diffusion.evaluation.wosac_rows import (
-    Run,
-    SceneRow,
-    evaluate_wosac,
-    folder_settings,
-    from_folder,
-    load_run,
-    maker,
-    policy_settings,
-    score_row,
-)
+from traj_diffusion.evaluation.wosac_rows import Run, SceneRow, evaluate_wosac, load_run, maker, score_row
 from traj_diffusion.metrics import wosac
 from traj_diffusion.policies import ConstantVelocity
 from traj_diffusion.scene import Rollouts, Scene, save_scene
@@ -85,16 +76,17 @@ def test_every_table_names_year_rate_r_and_k() -> None:
 
 
 def test_an_evaluation_goes_on_where_it_was_killed(tmp_path: Path, source: Path) -> None:
-    path, made = tmp_path / "rows.jsonl", []
+    class Counting(ConstantVelocity):
+        """Counts how many scenes it drives."""
 
-    def make(scene: Scene) -> Rollouts:
-        made.append(scene.id)
-        return noisy(scene)
+        def encode(self, scene: Scene) -> None:
+            made.append(scene.id)
 
-    whole = evaluate_wosac(source, make, "noisy", asdict(FEW), path)
+    path, made = tmp_path / "rows.jsonl", list[str]()
+    whole = evaluate_wosac(source, Counting(), FEW, path)
     text = path.read_text()
     path.write_text(text[:-30])  # the last row was being written
-    again = evaluate_wosac(source, make, "noisy", asdict(FEW), path)
+    again = evaluate_wosac(source, Counting(), FEW, path)
     assert made == ["road0", "road1", "road2", "road2"]
     assert path.read_text() == text
     assert [row.to_row() for row in again.rows] == [row.to_row() for row in whole.rows]
@@ -103,9 +95,9 @@ def test_an_evaluation_goes_on_where_it_was_killed(tmp_path: Path, source: Path)
 
 def test_rows_of_other_settings_or_broken_ones_are_refused(tmp_path: Path, source: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    evaluate_wosac(source, noisy, "noisy", asdict(FEW), path)
+    evaluate_wosac(source, "log_noise", FEW, path)
     with pytest.raises(BadInput, match="other settings"):
-        evaluate_wosac(source, noisy, "noisy", asdict(replace(FEW, seed=1)), path)
+        evaluate_wosac(source, "log_noise", replace(FEW, seed=1), path)
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], '{"scene_id": "x"}', *lines[2:]]) + "\n")
     with pytest.raises(BadInput, match="line 2"):
@@ -116,17 +108,18 @@ def test_rows_of_other_settings_or_broken_ones_are_refused(tmp_path: Path, sourc
 
 
 def test_a_policy_and_the_files_it_left_score_the_same(tmp_path: Path, source: Path) -> None:
-    policy = ConstantVelocity()
-    make = maker(policy, FEW)
-    driven = evaluate_wosac(source, make, policy.name, policy_settings(policy, FEW), tmp_path / "a.jsonl")
-    folder = tmp_path / "rollouts"
-    for number in range(3):
-        make(straight_road(speeds=(10.0, 8.0 + number), scene_id=f"road{number}")).save(folder)
-    read = evaluate_wosac(source, from_folder(folder), "files", folder_settings(folder), tmp_path / "b.jsonl")
+    policy, folder = ConstantVelocity(), tmp_path / "rollouts"
+    driven = evaluate_wosac(source, policy, FEW, tmp_path / "a.jsonl")
+    for scene in read_scenes(source):
+        roll_out(scene, policy, FEW).save(folder)
+    read = evaluate_wosac(source, folder, FEW, tmp_path / "b.jsonl")
+    assert read.name == "rollouts"
     assert [row.to_row() for row in read.rows] == [row.to_row() for row in driven.rows]
     next(folder.iterdir()).unlink()
+    with pytest.raises(BadInput, match="other settings"):  # the files are not those that the rows were made of
+        evaluate_wosac(source, folder, FEW, tmp_path / "b.jsonl")
     with pytest.raises(BadRollouts, match="one file of rollouts for each scene"):
-        evaluate_wosac(source, from_folder(folder), "files", folder_settings(folder), tmp_path / "c.jsonl")
+        evaluate_wosac(source, folder, FEW, tmp_path / "c.jsonl")
 
 
 def test_the_log_baselines_are_known_by_name() -> None:

@@ -143,6 +143,23 @@ def test_idm_keeps_to_a_bend_and_slows_down_for_it() -> None:
     assert result.heading[0, 0, -1] == pytest.approx(np.pi / 2, abs=0.02)
 
 
+@pytest.mark.parametrize("turn_first", [True, False])
+def test_idm_goes_straight_at_a_fork_unless_it_turns_already(turn_first: bool) -> None:
+    angle = np.linspace(-np.pi / 2, 0, 40)
+    turn = 15 * np.stack([np.cos(angle), np.sin(angle)], -1) + [0, 15]
+    straight = np.stack([np.linspace(0, 30, 40), np.zeros(40)], -1)
+    branches = [turn, straight] if turn_first else [straight, turn]
+    lines = [np.stack([np.linspace(-100, 0, 60), np.zeros(60)], -1), *branches]
+    features = make_map([(MapKind.LANE, LaneType.SURFACE_STREET, line) for line in lines], [[1, 2], [], []])
+    for start, ends in (([-10.0, 0], [40.0, 0]), ([0.5, 0], [40.0, 0]), (turn[15], [15.0, 35])):
+        heading = np.array([np.arctan2(*(turn[16] - turn[15])[::-1]) if start is turn[15] else 0.0])
+        velocity = 6 * np.stack([np.cos(heading), np.sin(heading)], -1)
+        scene = make_scene(np.array([start]), velocity, heading, features=features)
+        last = rollout(scene, IdmFollower(), rollouts=1).position[0, 0, -1, :2]
+        assert last[int(ends[1] > 0)] > 20
+        assert last[int(ends[1] == 0)] == pytest.approx(ends[int(ends[1] == 0)], abs=0.3)
+
+
 def test_idm_does_not_depend_on_the_worlds_beside_it() -> None:
     scene = crossing()
     three = rollout(scene, IdmFollower(), rollouts=3)

@@ -16,15 +16,7 @@ from traj_diffusion.errors import BadFile
 from traj_diffusion.evaluation.log_baselines import LOG_NOISE, LOG_REPLAY
 from traj_diffusion.evaluation.run import RunSettings
 from traj_diffusion.evaluation.tables import run_figures, run_table
-from traj_diffusion.evaluation.wosac_rows import (
-    CONFIG,
-    Run,
-    evaluate_wosac,
-    folder_settings,
-    from_folder,
-    maker,
-    policy_settings,
-)
+from traj_diffusion.evaluation.wosac_rows import CONFIG, Entry, Run, entry_name, evaluate_wosac
 from traj_diffusion.policies import BASELINES
 from traj_diffusion.scene import Policy
 
@@ -53,11 +45,12 @@ def benchmark(
     where the bundled scenes are not those of the benchmark, BadRollouts where rollouts are missing or do not fit.
     """
     check_frozen()
-    runs = [] if entry is None else [_entry(entry, out, progress)]
-    for name in COMPARED:
-        if all(run.name != name for run in runs):
-            driver = BASELINES[name]() if name in BASELINES else name
-            runs.append(_driven(driver, name, out, progress))
+    entries: list[Entry] = [] if entry is None else [entry]
+    known = [entry_name(one) for one in entries]
+    entries += [BASELINES[name]() if name in BASELINES else name for name in COMPARED if name not in known]
+    runs: list[Run] = [
+        evaluate_wosac(SCENES, one, PROTOCOL, _rows(out, entry_name(one)), progress, CONFIG) for one in entries
+    ]
     return {
         "benchmark": NAME,
         "protocol": {**asdict(PROTOCOL), "replan_hz": 2.0, "config": CONFIG},
@@ -80,25 +73,6 @@ def check_frozen() -> None:
         raise BadFile(
             f"{other[0][0]}: is not the file that the benchmark {NAME} is frozen to; its figures would not compare"
         )
-
-
-def _entry(entry: Policy | Path, out: Path, progress: Callable[[str], None]) -> Run:
-    if isinstance(entry, Path):
-        name = entry.resolve().name
-        return evaluate_wosac(
-            SCENES,
-            from_folder(entry),
-            name,
-            folder_settings(entry) | {"version": __version__},
-            _rows(out, name),
-            progress,
-        )
-    return _driven(entry, entry.name, out, progress)
-
-
-def _driven(driver: Policy | str, name: str, out: Path, progress: Callable[[str], None]) -> Run:
-    settings = policy_settings(driver, PROTOCOL) | {"version": __version__}
-    return evaluate_wosac(SCENES, maker(driver, PROTOCOL), name, settings, _rows(out, name), progress)
 
 
 def _rows(out: Path, name: str) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from traj_diffusion import __version__
 from traj_diffusion.datasets import list_sources, read_scenes
 from traj_diffusion.errors import BadInput, BadRollouts, BadScene
 from traj_diffusion.evaluation.log_baselines import LOG_NOISE, LOG_REPLAY, NOISE, log_rollouts
@@ -24,6 +25,8 @@ from traj_diffusion.scene import Policy, Rollouts, Scene, rollouts_path
 
 CONFIG = "sim_agents_2025"
 SECONDS = 8.0
+Entry = Policy | str | Path
+"""What can be scored: a policy, `log_replay` or `log_noise` by name, or a folder of rollouts of whatever model."""
 Maker = Callable[[Scene], Rollouts]
 
 
@@ -144,20 +147,38 @@ def score_row(scene: Scene, rollouts: Rollouts, config: str = CONFIG) -> SceneRo
     )
 
 
-def maker(policy: Policy | str, settings: RunSettings) -> Maker:
-    """Return what makes the rollouts of a scene: a policy, or `log_replay` or `log_noise` by name."""
-    if isinstance(policy, str):
+def entry_name(entry: Entry) -> str:
+    """Return what an entry is called in tables: the policy's name, or that of the folder."""
+    if isinstance(entry, Path):
+        return entry.resolve().name
+    return entry if isinstance(entry, str) else entry.name
+
+
+def maker(entry: Entry, settings: RunSettings) -> Maker:
+    """Return what makes the rollouts of a scene. Raises ValueError for an unknown name."""
+    if isinstance(entry, Path):
+        return _from_folder(entry)
+    if isinstance(entry, str):
         noises = {LOG_REPLAY: 0.0, LOG_NOISE: NOISE}
-        if policy not in noises:
-            raise ValueError(f"unknown log baseline {policy!r}; known: {', '.join(noises)}")
-        noise = noises[policy]
+        if entry not in noises:
+            raise ValueError(f"unknown log baseline {entry!r}; known: {', '.join(noises)}")
+        noise = noises[entry]
         return lambda scene: log_rollouts(scene, settings.rollouts, noise, settings.seed)
-    return lambda scene: roll_out(scene, policy, settings)
+    return lambda scene: roll_out(scene, entry, settings)
 
 
-def from_folder(folder: Path) -> Maker:
-    """Return what reads the rollouts of a scene, of whatever model, from a folder; it raises BadRollouts."""
+def entry_settings(entry: Entry, settings: RunSettings) -> dict[str, Any]:
+    """Return all that decides the figures of an entry: its weights or files by digest, how it was run, and by what."""
+    found: dict[str, Any] = {"name": entry_name(entry), "version": __version__}
+    if isinstance(entry, Path):
+        digest = hashlib.sha256()
+        for path in sorted(entry.glob("*.rollouts.npz")):
+            digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+        return found | {"rollouts": str(entry), "digest": digest.hexdigest()}
+    return found | {"fingerprint": str(getattr(entry, "fingerprint", "")), **asdict(settings)}
 
+
+def _from_folder(folder: Path) -> Maker:
     def read(scene: Scene) -> Rollouts:
         path = rollouts_path(folder, scene.id)
         if not path.is_file():
@@ -169,20 +190,18 @@ def from_folder(folder: Path) -> Maker:
 
 def evaluate_wosac(
     source: str | Path,
-    make: Maker,
-    name: str,
-    settings: Mapping[str, Any],
+    entry: Entry,
+    settings: RunSettings,
     path: Path,
     progress: Callable[[str], None] = lambda scene: None,
     config: str = CONFIG,
 ) -> Run:
     """Return one row per scene of a source; those that the file at `path` holds already are not made again.
 
-    `settings` are all that decides the rollouts; a file of other settings is refused with BadInput.
+    Raises BadInput where that file is of other settings or files, BadRollouts where rollouts are missing or do not fit.
     """
-    settings = {"name": name, "config": config, **settings}
-    done = _begin(path, settings)
-    rows = []
+    wanted = entry_settings(entry, settings) | {"config": config}
+    make, done, rows = maker(entry, settings), _begin(path, wanted), []
     for scene in read_scenes(list_sources(source)):
         if scene.id not in done:
             done[scene.id] = score_row(scene, make(scene), config)
@@ -190,21 +209,7 @@ def evaluate_wosac(
                 file.write(json.dumps(done[scene.id].to_row(), allow_nan=False) + "\n")
         rows.append(done[scene.id])
         progress(scene.id)
-    return Run(name, settings, rows)
-
-
-def policy_settings(policy: Policy | str, settings: RunSettings) -> dict[str, Any]:
-    """Return what decides the rollouts of a policy: its name, its weights' fingerprint, and how it was run."""
-    name = policy if isinstance(policy, str) else policy.name
-    return {"policy": name, "fingerprint": str(getattr(policy, "fingerprint", "")), **asdict(settings)}
-
-
-def folder_settings(folder: Path) -> dict[str, Any]:
-    """Return what decides rollouts read from a folder: a digest of all its files."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.rollouts.npz")):
-        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-    return {"rollouts": str(folder), "digest": digest.hexdigest()}
+    return Run(entry_name(entry), wanted, rows)
 
 
 def load_run(path: Path) -> Run:

@@ -13,6 +13,8 @@ SPACING = 2.0
 BESIDE = 2.5
 """Metres from its centre line at which a vehicle is still on a lane."""
 _ALONG = np.pi / 4  # heading against the lane's direction
+_PER_TURN = 2.0  # metres of distance that a radian of heading against the lane is worth
+_PER_BEND = 0.3  # ... that a radian is worth which the lane has yet to turn
 _STOREY = 3.0  # metres of height between a bridge and the road below it
 _URBAN = 15.0  # m/s where no limit was recorded: 54 km/h (Treiber & Kesting 2013, table 11.2)
 _SIDEWAYS = 3.0  # m/s^2 that drivers accept in a bend
@@ -29,6 +31,7 @@ class LaneMap:
     along: Float64[np.ndarray, "S 2"]  # from its begin to its end
     lane: Int64[np.ndarray, " S"]  # row of the map
     distance: Float64[np.ndarray, " S"]  # of its begin from the lane's begin
+    bend: Float64[np.ndarray, " S"]  # how far the lane turns from here to its end [rad]
 
     @classmethod
     def of(cls, features: Map) -> "LaneMap":
@@ -39,7 +42,7 @@ class LaneMap:
         lines = [_line(features, int(row)) for row in rows]
         if not lines:
             none = np.zeros(0, np.int64)
-            return cls(features, none, np.zeros((0, 3)), np.zeros((0, 2)), none, np.zeros(0))
+            return cls(features, none, np.zeros((0, 3)), np.zeros((0, 2)), none, np.zeros(0), np.zeros(0))
         return cls(
             features=features,
             lanes=rows,
@@ -47,6 +50,7 @@ class LaneMap:
             along=np.concatenate([np.diff(line[:, :2], axis=0) for line in lines]),
             lane=np.repeat(rows, [len(line) - 1 for line in lines]),
             distance=np.concatenate([arc_length(line)[:-1] for line in lines]),
+            bend=np.concatenate([_yet_to_turn(line) for line in lines]),
         )
 
     def nearest(
@@ -54,7 +58,8 @@ class LaneMap:
     ) -> tuple[Int64[np.ndarray, " A"], Float64[np.ndarray, " A"]]:
         """Return the lane that each is on (row of the map, or -1) and how far along it [m].
 
-        It is the nearest one within 2.5 m that leads within 45 degrees of the heading, on the same storey.
+        It is the nearest one within 2.5 m that leads within 45 degrees of the heading, on the same storey. Where lanes
+        fork they lie upon each other, so that the heading counts too and, where that says nothing, the straighter one.
         """
         if not len(self.lane):
             return np.full(len(position), -1, np.int64), np.zeros(len(position))
@@ -64,10 +69,10 @@ class LaneMap:
         gap = np.linalg.norm(offset - share[..., None] * self.along, axis=-1)
         turn = wrap_angle(np.arctan2(self.along[:, 1], self.along[:, 0]) - heading[:, None])
         fits = (np.abs(turn) <= _ALONG) & (np.abs(position[:, None, 2] - self.begin[:, 2]) <= _STOREY)
-        gap = np.where(fits, gap, np.inf)
-        best = gap.argmin(1)
+        fits &= gap <= BESIDE
+        best = np.where(fits, gap + _PER_TURN * np.abs(turn) + _PER_BEND * self.bend, np.inf).argmin(1)
         each = np.arange(len(position))
-        on = gap[each, best] <= BESIDE
+        on = fits[each, best]
         return np.where(on, self.lane[best], -1), self.distance[best] + (share * length)[each, best]
 
     def ahead(self, lane: int, reach: float) -> list[int]:
@@ -139,6 +144,14 @@ def _line(features: Map, row: int) -> Float64[np.ndarray, "p 3"]:
     if len(line) < 2:
         return line
     return line[np.concatenate([[True], np.linalg.norm(np.diff(line[:, :2], axis=0), axis=-1) > 1e-6])]
+
+
+def _yet_to_turn(line: Float64[np.ndarray, "p 3"]) -> Float64[np.ndarray, " segments"]:
+    """Return how far each segment's course is from that of the last one [rad]."""
+    step = np.diff(line[:, :2], axis=0)
+    course = np.unwrap(np.arctan2(step[:, 1], step[:, 0]))
+    turned: Float64[np.ndarray, " segments"] = np.abs(course[-1] - course)
+    return turned
 
 
 def _bend(first: Float64[np.ndarray, "p 3"], then: Float64[np.ndarray, "q 3"]) -> float:
