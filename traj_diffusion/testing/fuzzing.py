@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import pickle
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from traj_diffusion.datasets.tfrecord import write_records
 from traj_diffusion.datasets.womd_writer import scenario_bytes
 from traj_diffusion.errors import TrajDiffusionError
 from traj_diffusion.scene import check_scene, save_scene
+from traj_diffusion.testing.foreign import scenarionet_document
 from traj_diffusion.testing.mutations import mutate, mutate_document
 from traj_diffusion.testing.scenes import crossing, straight_road
 
@@ -45,6 +47,22 @@ def _gpudrive(rng: np.random.Generator, path: Path) -> None:
     content = json.dumps(document).encode()
     if document is _DOCUMENT:
         content = mutate(content, rng, text=True)
+    path.write_bytes(gzip.compress(content, 1) if rng.random() < 0.1 else content)
+
+
+@cache
+def _good_pickle() -> dict[str, Any]:
+    return scenarionet_document(crossing())
+
+
+def _scenarionet(rng: np.random.Generator, path: Path) -> None:
+    """Mutate what is pickled, or the pickle's bytes."""
+    document = _good_pickle()
+    for _ in range(int(rng.integers(0, 3))):
+        document = mutate_document(document, rng)
+    content = pickle.dumps(document, int(rng.integers(2, 6)))
+    if rng.random() < 0.5:
+        content = mutate(content, rng)
     path.write_bytes(gzip.compress(content, 1) if rng.random() < 0.1 else content)
 
 
@@ -94,6 +112,7 @@ READERS: dict[str, Callable[[np.random.Generator, Path], None]] = {
     "womd": _womd,
     "gpudrive": _gpudrive,
     "archive": _archive,
+    "scenarionet": _scenarionet,
 }
 
 
