@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from traj_diffusion.datasets.wire import bytes_field, packed_floats_field, packed_integers_field
 from traj_diffusion.scene import AgentKind, EdgeType, LaneType, LightState, LineType, MapKind, Scene
 
 _LANES = {
@@ -90,3 +91,69 @@ def _map_features(scene: Scene) -> dict[str, dict[str, Any]]:
             feature = {"type": kind.name, "polygon": points}
         features[str(number)] = feature
     return features
+
+
+def example_features(scene: Scene, padding: int = 2) -> dict[str, Any]:
+    """Return the features of a scene's WOMD tf.Example, with a few padded agents, road samples and light slots."""
+    now, agents, lights = scene.current_index, scene.agents, scene.lights
+    parts = {"past": slice(0, now), "current": slice(now, now + 1), "future": slice(now + 1, scene.steps)}
+    valid = agents.valid
+    states = {
+        **{name: agents.position[..., axis] for axis, name in enumerate("xyz")},
+        **{name: agents.size[..., axis] for axis, name in enumerate(("length", "width", "height"))},
+        **{f"velocity_{name}": agents.velocity[..., axis] for axis, name in enumerate("xy")},
+        "bbox_yaw": agents.heading,
+        "timestamp_micros": np.broadcast_to(np.arange(scene.steps) * round(1e6 * scene.dt), valid.shape),
+        "valid": valid.astype(np.int64),
+    }
+    features: dict[str, Any] = {"scenario/id": [scene.id.encode()]}
+
+    def pad(values: np.ndarray, fill: int = -1) -> np.ndarray:
+        """Return rows with padding below, flat; -1 stands where nothing is."""
+        width = ((0, padding), *((0, 0) for _ in values.shape[1:]))
+        return np.pad(values, width, constant_values=fill).reshape(-1)
+
+    for part, steps in parts.items():
+        for name, values in states.items():
+            whole = name in ("valid", "timestamp_micros")
+            shown = np.where(valid, values, 0 if name == "valid" else -1)[:, steps]
+            features[f"state/{part}/{name}"] = pad(shown.astype(np.int64 if whole else np.float32))
+        slots = {
+            "id": np.broadcast_to(lights.lane_id[:, None], lights.state.shape),
+            "state": lights.state.astype(np.int64),
+            "valid": lights.observed.astype(np.int64),
+            **{name: lights.stop_point[..., axis].astype(np.float32) for axis, name in enumerate("xyz")},
+        }
+        for name, values in slots.items():
+            table = np.pad(values[:, steps], ((0, padding), (0, 0)), constant_values=0 if name == "valid" else -1)
+            features[f"traffic_light_state/{part}/{name}"] = table.T.reshape(-1)
+    features["state/id"] = pad(agents.id.astype(np.float32))
+    features["state/type"] = pad(agents.kind.astype(np.float32))
+    features["state/is_sdc"] = pad((np.arange(len(agents)) == scene.ego).astype(np.int64))
+    features["state/tracks_to_predict"] = pad(agents.to_predict.astype(np.int64))
+    offset = {MapKind.LANE: 0, MapKind.ROAD_LINE: 5, MapKind.ROAD_EDGE: 14}
+    alone = {MapKind.STOP_SIGN: 17, MapKind.CROSSWALK: 18, MapKind.SPEED_BUMP: 19, MapKind.DRIVEWAY: 20}
+    number = [
+        alone.get(MapKind(kind), offset.get(MapKind(kind), 0) + int(subtype))
+        for kind, subtype in zip(scene.map.kind, scene.map.subtype, strict=True)
+    ]
+    count = np.diff(scene.map.start)
+    features["roadgraph_samples/type"] = pad(np.repeat(np.array(number, np.int64), count))
+    features["roadgraph_samples/id"] = pad(np.repeat(scene.map.id, count))
+    features["roadgraph_samples/valid"] = pad(np.ones(len(scene.map.points), np.int64), 0)
+    features["roadgraph_samples/xyz"] = pad(scene.map.points.astype(np.float32))
+    return features
+
+
+def example_bytes(features: dict[str, Any]) -> bytes:
+    """Return features as a serialised tf.Example."""
+    encoded = b""
+    for name, values in features.items():
+        if isinstance(values, list):
+            feature = bytes_field(1, b"".join(bytes_field(1, value) for value in values))
+        elif values.dtype.kind == "f":
+            feature = bytes_field(2, packed_floats_field(1, values))
+        else:
+            feature = bytes_field(3, packed_integers_field(1, values.tolist()))
+        encoded += bytes_field(1, bytes_field(1, name.encode()) + bytes_field(2, feature))
+    return bytes_field(1, encoded)

@@ -18,7 +18,7 @@ from traj_diffusion.datasets.tfrecord import write_records
 from traj_diffusion.datasets.womd_writer import scenario_bytes
 from traj_diffusion.errors import TrajDiffusionError
 from traj_diffusion.scene import check_scene, save_scene
-from traj_diffusion.testing.foreign import scenarionet_document
+from traj_diffusion.testing.foreign import example_bytes, example_features, scenarionet_document
 from traj_diffusion.testing.mutations import mutate, mutate_document
 from traj_diffusion.testing.scenes import crossing, straight_road
 
@@ -67,6 +67,27 @@ def _scenarionet(rng: np.random.Generator, path: Path) -> None:
 
 
 @cache
+def _good_example() -> dict[str, Any]:
+    return example_features(straight_road(steps=15))
+
+
+def _womd_example(rng: np.random.Generator, path: Path) -> None:
+    """Mutate the features or the message and frame it anew, so that the change reaches the decoder."""
+    features = dict(_good_example())
+    if rng.random() < 0.5:
+        name = list(features)[int(rng.integers(0, len(features)))]
+        values = features.pop(name)
+        if rng.random() < 0.7 and not isinstance(values, list):
+            odd = values.copy()
+            odd[int(rng.integers(0, len(odd)))] = rng.choice([-1, 0, 1, 2**31, 2**62, 7])
+            features[name] = odd[: int(rng.integers(0, len(odd) + 1))] if rng.random() < 0.3 else odd
+    record = example_bytes(features)
+    write_records(path, [mutate(record, rng) if rng.random() < 0.5 else record])
+    if rng.random() < 0.1:
+        path.write_bytes(mutate(path.read_bytes(), rng))
+
+
+@cache
 def _good_archive(folder: Path) -> bytes:
     return save_scene(crossing(), folder / "good.scene.npz").read_bytes()
 
@@ -112,6 +133,7 @@ READERS: dict[str, Callable[[np.random.Generator, Path], None]] = {
     "womd": _womd,
     "gpudrive": _gpudrive,
     "archive": _archive,
+    "womd_example": _womd_example,
     "scenarionet": _scenarionet,
 }
 
