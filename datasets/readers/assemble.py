@@ -28,7 +28,7 @@ def numbers(names: Sequence[Any]) -> np.ndarray:
         found = [int(name) for name in names]
     except (ValueError, TypeError):
         return np.arange(len(names), dtype=np.int64)
-    if len(set(found)) < len(found) or any(abs(value) >= 2**63 for value in found):
+    if len(set(found)) < len(found) or any(abs(value) >= 2**62 for value in found):
         return np.arange(len(names), dtype=np.int64)
     return np.array(found, np.int64)
 
@@ -43,7 +43,7 @@ class Features:
     """Map features by the names that their source calls them, and the links between them."""
 
     def __init__(self) -> None:
-        self.names: list[str] = []
+        self.names: list[str | None] = []
         self._kinds: list[int] = []
         self._subtypes: list[int] = []
         self._lines: list[np.ndarray] = []
@@ -53,8 +53,11 @@ class Features:
             name: [] for name in ("successors", "predecessors", "left", "right", "controls")
         }
 
-    def add(self, name: str, kind: MapKind, subtype: int, points: np.ndarray, limit: float = np.nan) -> None:
-        """Append a feature of points [P, 2 or 3], z 0 where they have none; the limit is in m/s."""
+    def add(self, name: str | None, kind: MapKind, subtype: int, points: np.ndarray, limit: float = np.nan) -> None:
+        """Append a feature of points [P, 2 or 3], z 0 where they have none; the limit is in m/s.
+
+        One without a name gets a number that none of the others has.
+        """
         if points.ndim != 2 or points.shape[1] not in (2, 3):
             raise ValueError(f"map feature {name}: its points have shape {points.shape}; [P, 2] or [P, 3] would fit")
         self._points += len(points)
@@ -75,7 +78,7 @@ class Features:
     def build(self, report: Report, edge_origin: Origin) -> Map:
         """Return the map; links to lanes that are not in it are dropped and counted."""
         count = len(self.names)
-        lanes = {name: row for row, name in enumerate(self.names) if self._kinds[row] == MapKind.LANE}
+        lanes = {name: row for row, name in enumerate(self.names) if name and self._kinds[row] == MapKind.LANE}
         found = {name: self._csr(pairs, lanes, report) for name, pairs in self._links.items()}
         recorded = any(self._links.values())
         edges = MapKind.ROAD_EDGE in self._kinds
@@ -84,11 +87,19 @@ class Features:
             start=np.concatenate([[0], np.cumsum([len(line) for line in self._lines])]).astype(np.int64),
             kind=np.array(self._kinds, np.uint8),
             subtype=np.array(self._subtypes, np.uint8),
-            id=numbers(self.names),
+            id=self._ids(),
             speed_limit=np.array(self._limits, np.float32),
             links=Links(**found, origin=Origin.RECORDED if recorded else Origin.ABSENT),
             edge_origin=edge_origin if edges else Origin.ABSENT,
         )
+
+    def _ids(self) -> np.ndarray:
+        named = [row for row, name in enumerate(self.names) if name is not None]
+        ids = np.zeros(len(self.names), np.int64)
+        ids[named] = numbers([self.names[row] for row in named])
+        unnamed = np.setdiff1d(np.arange(len(ids)), named)
+        ids[unnamed] = ids[named].max(initial=-1) + 1 + np.arange(len(unnamed))
+        return ids
 
     def _csr(self, pairs: list[tuple[int, str]], lanes: dict[str, int], report: Report) -> Csr:
         inside = [(row, lanes[to]) for row, to in pairs if to in lanes]

@@ -157,3 +157,58 @@ def example_bytes(features: dict[str, Any]) -> bytes:
             feature = bytes_field(3, packed_integers_field(1, values.tolist()))
         encoded += bytes_field(1, bytes_field(1, name.encode()) + bytes_field(2, feature))
     return bytes_field(1, encoded)
+
+
+def av2_columns(scene: Scene) -> dict[str, list[Any]]:
+    """Return the rows of a scene's Argoverse 2 forecasting parquet, one per valid state, as columns."""
+    types = {1: "vehicle", 2: "pedestrian", 3: "cyclist"}
+    agents = scene.agents
+    rows, steps = np.nonzero(agents.valid)
+    names = ["AV" if row == scene.ego else str(number) for row, number in enumerate(agents.id.tolist())]
+    return {
+        "observed": (steps <= scene.current_index).tolist(),
+        "track_id": [names[row] for row in rows],
+        "object_type": [types.get(int(agents.kind[row]), "static") for row in rows],
+        "object_category": [3 if agents.to_predict[row] else 0 for row in rows],
+        "timestep": steps.tolist(),
+        "position_x": agents.position[rows, steps, 0].tolist(),
+        "position_y": agents.position[rows, steps, 1].tolist(),
+        "heading": agents.heading[rows, steps].astype(float).tolist(),
+        "velocity_x": agents.velocity[rows, steps, 0].astype(float).tolist(),
+        "velocity_y": agents.velocity[rows, steps, 1].astype(float).tolist(),
+        "scenario_id": [scene.id] * len(rows),
+        "num_timestamps": [scene.steps] * len(rows),
+        "focal_track_id": [names[0]] * len(rows),
+    }
+
+
+def av2_map() -> dict[str, Any]:
+    """Return the map archive of two lanes, one behind the other, 40 m of road 8 m wide, and a crossing."""
+
+    def line(*points: tuple[int, int]) -> list[dict[str, int]]:
+        return [{"x": x, "y": y, "z": 20} for x, y in points]
+
+    def lane(number: int, x: int, links: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": number,
+            "centerline": line((x, 2), (x + 20, 2)),
+            "lane_type": "VEHICLE",
+            "left_lane_boundary": line((x, 4), (x + 20, 4)),
+            "left_lane_mark_type": "DOUBLE_SOLID_YELLOW",
+            "right_lane_boundary": line((x, 0), (x + 20, 0)),
+            "right_lane_mark_type": "NONE",
+            "left_neighbor_id": None,
+            "right_neighbor_id": None,
+            "successors": [],
+            "predecessors": [],
+        } | links
+
+    lanes = [lane(7, 0, {"successors": [8]}), lane(8, 20, {"predecessors": [7], "successors": [99]})]
+    return {
+        "lane_segments": {str(entry["id"]): entry for entry in lanes},
+        "pedestrian_crossings": {"5": {"id": 5, "edge1": line((9, 0), (9, 8)), "edge2": line((12, 0), (12, 8))}},
+        "drivable_areas": {
+            "1": {"id": 1, "area_boundary": line((0, 0), (0, 8), (25, 8), (25, 0))},
+            "2": {"id": 2, "area_boundary": line((20, 0), (20, 8), (40, 8), (40, 0))},
+        },
+    }

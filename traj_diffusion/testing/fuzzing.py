@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import math
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from traj_diffusion.datasets.tfrecord import write_records
 from traj_diffusion.datasets.womd_writer import scenario_bytes
 from traj_diffusion.errors import TrajDiffusionError
 from traj_diffusion.scene import check_scene, save_scene
-from traj_diffusion.testing.foreign import example_bytes, example_features, scenarionet_document
+from traj_diffusion.testing.foreign import av2_columns, av2_map, example_bytes, example_features, scenarionet_document
 from traj_diffusion.testing.mutations import mutate, mutate_document
 from traj_diffusion.testing.scenes import crossing, straight_road
 
@@ -88,6 +89,31 @@ def _womd_example(rng: np.random.Generator, path: Path) -> None:
 
 
 @cache
+def _good_av2() -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    return av2_columns(straight_road(steps=15)), av2_map()
+
+
+def _av2(rng: np.random.Generator, path: Path) -> None:
+    """Mutate a column, the map, or the bytes of the parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns, document = _good_av2()
+    if rng.random() < 0.5:
+        document = mutate_document(document, rng)
+    text = json.dumps(document).encode()
+    map_path = path.with_name("log_map_archive_made.json")
+    map_path.write_bytes(mutate(text, rng, text=True) if rng.random() < 0.1 else text)
+    name = list(columns)[int(rng.integers(0, len(columns)))]
+    if rng.random() < 0.3:
+        odd = [[None, 1, -1], [1e300, math.nan, 1.0], ["AV", "", None], [True, False, None]][int(rng.integers(0, 4))]
+        columns = columns | {name: (odd * len(columns[name]))[: len(columns[name])]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    if rng.random() < 0.4:
+        path.write_bytes(mutate(path.read_bytes(), rng))
+
+
+@cache
 def _good_archive(folder: Path) -> bytes:
     return save_scene(crossing(), folder / "good.scene.npz").read_bytes()
 
@@ -134,8 +160,10 @@ READERS: dict[str, Callable[[np.random.Generator, Path], None]] = {
     "gpudrive": _gpudrive,
     "archive": _archive,
     "womd_example": _womd_example,
+    "av2": _av2,
     "scenarionet": _scenarionet,
 }
+NEEDS = {"av2": "pyarrow"}  # the package that writes the files of a reader
 
 
 def fuzz_once(reader: str, seed: int, number: int, folder: Path) -> str:
