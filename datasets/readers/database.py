@@ -12,7 +12,7 @@ from traj_diffusion.errors import BadFile
 
 HEAD = b"SQLite format 3\0"
 MAX_UNPACKED = 512 * 2**20
-MAX_STEPS = 2_000_000_000  # of SQLite's machine for one file; a view may otherwise recurse for ever
+MAX_STEPS = 400_000_000  # of SQLite's machine for one file; a query may otherwise recurse for ever
 MAX_VALUE = 2**20  # bytes of one value
 _BLOCK = 1_000_000
 

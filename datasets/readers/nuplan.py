@@ -22,11 +22,13 @@ NAME = "nuPlan log database"
 PATTERNS = ("*_veh-*.db",)
 DT = 0.1
 MICROSECONDS = 1e-6
+_NEAR = 0.45  # of a step: how far off it a sweep may be
 # nuPlan's car, a Chrysler Pacifica: length, width, height, and how far its centre lies ahead of the rear axle, which is
 # the place of a pose (nuplan-devkit, `get_pacifica_parameters`).
 _EGO_SIZE, _EGO_AHEAD = (5.176, 2.297, 1.777), 1.461
 _KINDS = {"vehicle": AgentKind.VEHICLE, "bicycle": AgentKind.CYCLIST, "pedestrian": AgentKind.PEDESTRIAN}
 _LIGHTS = {"red": LightState.STOP, "yellow": LightState.CAUTION, "green": LightState.GO}
+_TABLES = {"lidar_pc", "lidar_box", "track", "category", "ego_pose", "traffic_light_status"}
 _SWEEPS = """SELECT p.token, p.timestamp, e.x, e.y, e.z, e.qw, e.qx, e.qy, e.qz, e.vx, e.vy
 FROM lidar_pc p JOIN ego_pose e ON e.token = p.ego_pose_token ORDER BY p.timestamp"""
 _TRACKS = "SELECT t.token, c.name FROM track t JOIN category c ON c.token = t.category_token"
@@ -36,7 +38,7 @@ _STATES = "SELECT lidar_pc_token, lane_connector_id, status FROM traffic_light_s
 
 def sniff(head: bytes, path: Path) -> bool:
     """Return whether a file is a SQLite database with nuPlan's tables."""
-    return {"lidar_pc", "lidar_box", "track", "ego_pose"} <= tables(head, path)
+    return tables(head, path) >= _TABLES
 
 
 def read(path: Path) -> Iterator[Scene]:
@@ -91,11 +93,12 @@ def _grid(tokens: list[Any], time: np.ndarray, report: Report) -> tuple[dict[Any
         raise ValueError("a sweep has no timestamp")
     at = (time - time[0]) * MICROSECONDS / DT
     step = np.rint(at)
-    check_size(1, int(step[-1]) + 1)
-    chosen = np.full(int(step[-1]) + 1, -1)
+    steps = int(at[-1] + _NEAR) + 1
+    check_size(1, steps)
+    chosen = np.full(steps, -1)
     # The nearest sweep of each step is written last.
     order = np.argsort(-np.abs(at - step), kind="stable")
-    near = order[np.abs(at - step)[order] < 0.45]
+    near = order[np.abs(at - step)[order] < _NEAR]
     chosen[step[near].astype(np.int64)] = near
     add(report, "steps without a sweep, nobody valid there", int((chosen < 0).sum()))
     return {tokens[row]: index for index, row in enumerate(chosen.tolist()) if row >= 0}, chosen

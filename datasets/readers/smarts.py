@@ -9,6 +9,7 @@ import math
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,8 @@ def _scene(path: Path) -> Scene:
     steps, count = int(step.max()) + 1, len(ids)
     check_size(count, steps)
     row_of = {float(number): row for row, number in enumerate(ids)}
+    if len(row_of) < count:
+        raise ValueError("a vehicle's id is used more than once")
     row = np.array([row_of.get(number, -1) for number in states[:, 0].tolist()], np.int64)
     add(report, "states of unknown vehicles, dropped", int((row < 0).sum()))
     states, step, row = states[row >= 0], step[row >= 0], row[row >= 0]
@@ -122,7 +125,7 @@ def _steps(time: np.ndarray, report: Report) -> tuple[float, np.ndarray]:
     return dt, np.rint(at).astype(np.int64)
 
 
-def _kinds(vehicles: list[tuple[float | None, ...]], report: Report) -> tuple[np.ndarray, np.ndarray]:
+def _kinds(vehicles: list[tuple[Any, ...]], report: Report) -> tuple[np.ndarray, np.ndarray]:
     """Return kinds [N] and sizes [N, 3]; a number that is not recorded is the usual one of its type."""
     kind, size = np.zeros(len(vehicles), np.uint8), np.zeros((len(vehicles), 3), np.float32)
     for row, (_, number, *given, _) in enumerate(vehicles):

@@ -1,5 +1,7 @@
 """Scenes as files of other formats have them, for tests of readers where no recordings are at hand."""
 
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -212,3 +214,82 @@ def av2_map() -> dict[str, Any]:
             "2": {"id": 2, "area_boundary": line((20, 0), (20, 8), (40, 8), (40, 0))},
         },
     }
+
+
+def write_nuplan(path: Path, scene: Scene, rate: int = 2) -> Path:
+    """Write a scene as a nuPlan log, its ego and boxes at `rate` sweeps per step, and return the path.
+
+    Between two steps everybody stands where they were at the first; lights are rows of their lane.
+    """
+    agents, lights = scene.agents, scene.lights
+    ego = scene.ego or 0
+    path.unlink(missing_ok=True)
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA synchronous = OFF")
+    database.executescript(
+        """CREATE TABLE ego_pose (token BLOB, timestamp INTEGER, x FLOAT, y FLOAT, z FLOAT, qw FLOAT, qx FLOAT,
+        qy FLOAT, qz FLOAT, vx FLOAT, vy FLOAT);
+        CREATE TABLE lidar_pc (token BLOB, ego_pose_token BLOB, timestamp INTEGER);
+        CREATE TABLE category (token BLOB, name TEXT); CREATE TABLE track (token BLOB, category_token BLOB);
+        CREATE TABLE lidar_box (lidar_pc_token BLOB, track_token BLOB, x FLOAT, y FLOAT, z FLOAT, yaw FLOAT, vx FLOAT,
+        vy FLOAT, length FLOAT, width FLOAT, height FLOAT);
+        CREATE TABLE traffic_light_status (lidar_pc_token BLOB, lane_connector_id INTEGER, status TEXT);"""
+    )
+    names = {1: "vehicle", 2: "pedestrian", 3: "bicycle", 4: "barrier"}
+    database.executemany("INSERT INTO category VALUES (?, ?)", [(bytes([kind]), name) for kind, name in names.items()])
+    others = [row for row in range(len(agents)) if row != ego]
+    tracks = [(agents.id[row].tobytes(), bytes([agents.kind[row]])) for row in others]
+    database.executemany("INSERT INTO track VALUES (?, ?)", tracks)
+    colours = {LightState.STOP: "red", LightState.CAUTION: "yellow", LightState.GO: "green"}
+    for sweep in range(scene.steps * rate):
+        step, token = sweep // rate, sweep.to_bytes(4, "big")
+        time = 1_600_000_000_000_000 + round(sweep * 1e6 * scene.dt / rate)
+        heading = float(agents.heading[ego, step])
+        turn, (vx, vy) = np.exp(-1j * heading), agents.velocity[ego, step].astype(float)
+        own = (vx + 1j * vy) * turn
+        x, y, z = agents.position[ego, step] - 1.461 * np.array([np.cos(heading), np.sin(heading), 0])
+        pose = (token, time, x, y, z, np.cos(heading / 2), 0.0, 0.0, np.sin(heading / 2), own.real, own.imag)
+        database.execute(f"INSERT INTO ego_pose VALUES ({'?, ' * 10}?)", pose)
+        database.execute("INSERT INTO lidar_pc VALUES (?, ?, ?)", (token, token, time))
+        for row in others:
+            if agents.valid[row, step]:
+                numbers = (*agents.position[row, step], agents.heading[row, step])
+                numbers = (*numbers, *agents.velocity[row, step], *agents.size[row, step])
+                box = (token, agents.id[row].tobytes(), *map(float, numbers))
+                database.execute(f"INSERT INTO lidar_box VALUES ({'?, ' * 10}?)", box)
+        for row in np.flatnonzero(lights.observed[:, step]).tolist():
+            status = colours.get(LightState(int(lights.state[row, step])), "unknown")
+            light = (token, int(lights.lane_id[row]), status)
+            database.execute("INSERT INTO traffic_light_status VALUES (?, ?, ?)", light)
+    database.commit()
+    database.close()
+    return path
+
+
+def write_smarts(path: Path, scene: Scene) -> Path:
+    """Write a scene as a SMARTS traffic history and return the path; it has no heights."""
+    agents = scene.agents
+    path.unlink(missing_ok=True)
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA synchronous = OFF")
+    database.executescript(
+        """CREATE TABLE Spec (key TEXT, value TEXT); CREATE TABLE Vehicle (id INTEGER, type INTEGER, length REAL,
+        width REAL, height REAL, is_ego_vehicle INTEGER); CREATE TABLE TrafficLightState (sim_time REAL, state INTEGER,
+        stop_point_x REAL, stop_point_y REAL, lane INTEGER); CREATE TABLE Trajectory (vehicle_id INTEGER, sim_time REAL,
+        position_x REAL, position_y REAL, heading_rad REAL, speed REAL, lane_id INTEGER);"""
+    )
+    types = {1: 2, 2: 4, 3: 1, 4: 9}
+    for row, number in enumerate(agents.id.tolist()):
+        first = int(agents.valid[row].argmax())
+        length, width = agents.size[row, first, :2].astype(float)
+        vehicle = (number, types[int(agents.kind[row])], length, width, None, int(row == scene.ego))
+        database.execute("INSERT INTO Vehicle VALUES (?, ?, ?, ?, ?, ?)", vehicle)
+        for step in np.flatnonzero(agents.valid[row]).tolist():
+            x, y = agents.position[row, step, :2].tolist()
+            north = float(agents.heading[row, step]) - np.pi / 2
+            speed = float(np.hypot(*agents.velocity[row, step]))
+            state = (number, 7.9 + step * scene.dt, x, y, north, speed, 0)
+            database.execute("INSERT INTO Trajectory VALUES (?, ?, ?, ?, ?, ?, ?)", state)
+    database.commit()
+    database.close()
+    return path
