@@ -45,10 +45,10 @@ _SUBTYPES = {MapKind.LANE: LaneType, MapKind.ROAD_LINE: LineType, MapKind.ROAD_E
 
 def sniff(head: bytes, path: Path) -> bool:
     """Return whether a file's first bytes are a TFRecord's, and what is framed is no tf.Example."""
-    return is_tfrecord(head) and not _is_example(head)
+    return is_tfrecord(head) and not is_example(head)
 
 
-def _is_example(head: bytes) -> bool:
+def is_example(head: bytes) -> bool:
     """Return whether the first record is one field 1 from end to end, as a tf.Example is and a Scenario cannot be."""
     length = struct.unpack("<Q", head[:8])[0]
     if head[12:13] != b"\x0a":

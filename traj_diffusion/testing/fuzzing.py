@@ -3,10 +3,13 @@
 import gzip
 import io
 import json
+import math
+import pickle
+import sqlite3
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,15 @@ from traj_diffusion.datasets.tfrecord import write_records
 from traj_diffusion.datasets.womd_writer import scenario_bytes
 from traj_diffusion.errors import TrajDiffusionError
 from traj_diffusion.scene import check_scene, save_scene
+from traj_diffusion.testing.foreign import (
+    av2_columns,
+    av2_map,
+    example_bytes,
+    example_features,
+    scenarionet_document,
+    write_nuplan,
+    write_smarts,
+)
 from traj_diffusion.testing.mutations import mutate, mutate_document
 from traj_diffusion.testing.scenes import crossing, straight_road
 
@@ -46,6 +58,111 @@ def _gpudrive(rng: np.random.Generator, path: Path) -> None:
     if document is _DOCUMENT:
         content = mutate(content, rng, text=True)
     path.write_bytes(gzip.compress(content, 1) if rng.random() < 0.1 else content)
+
+
+@cache
+def _good_pickle() -> dict[str, Any]:
+    return scenarionet_document(crossing())
+
+
+def _scenarionet(rng: np.random.Generator, path: Path) -> None:
+    """Mutate what is pickled, or the pickle's bytes."""
+    document = _good_pickle()
+    for _ in range(int(rng.integers(0, 3))):
+        document = mutate_document(document, rng)
+    content = pickle.dumps(document, int(rng.integers(2, 6)))
+    if rng.random() < 0.5:
+        content = mutate(content, rng)
+    path.write_bytes(gzip.compress(content, 1) if rng.random() < 0.1 else content)
+
+
+@cache
+def _good_example() -> dict[str, Any]:
+    return example_features(straight_road(steps=15))
+
+
+def _womd_example(rng: np.random.Generator, path: Path) -> None:
+    """Mutate the features or the message and frame it anew, so that the change reaches the decoder."""
+    features = dict(_good_example())
+    if rng.random() < 0.5:
+        name = list(features)[int(rng.integers(0, len(features)))]
+        values = features.pop(name)
+        if rng.random() < 0.7 and not isinstance(values, list):
+            odd = values.copy()
+            odd[int(rng.integers(0, len(odd)))] = rng.choice([-1, 0, 1, 2**31, 2**62, 7])
+            features[name] = odd[: int(rng.integers(0, len(odd) + 1))] if rng.random() < 0.3 else odd
+    record = example_bytes(features)
+    write_records(path, [mutate(record, rng) if rng.random() < 0.5 else record])
+    if rng.random() < 0.1:
+        path.write_bytes(mutate(path.read_bytes(), rng))
+
+
+@cache
+def _good_av2() -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    return av2_columns(straight_road(steps=15)), av2_map()
+
+
+def _av2(rng: np.random.Generator, path: Path) -> None:
+    """Mutate a column, the map, or the bytes of the parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns, document = _good_av2()
+    if rng.random() < 0.5:
+        document = mutate_document(document, rng)
+    text = json.dumps(document).encode()
+    map_path = path.with_name("log_map_archive_made.json")
+    map_path.write_bytes(mutate(text, rng, text=True) if rng.random() < 0.1 else text)
+    name = list(columns)[int(rng.integers(0, len(columns)))]
+    if rng.random() < 0.3:
+        odd = [[None, 1, -1], [1e300, math.nan, 1.0], ["AV", "", None], [True, False, None]][int(rng.integers(0, 4))]
+        columns = columns | {name: (odd * len(columns[name]))[: len(columns[name])]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    if rng.random() < 0.4:
+        path.write_bytes(mutate(path.read_bytes(), rng))
+
+
+_ODD = (None, "x", b"\x00\xff", -1, 2**62, 1e300, 0, "a" * 10_000)
+_VIEWS = (  # in place of a table: one that never ends, and one that is too large
+    "WITH RECURSIVE n(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM n) SELECT a FROM n",
+    "SELECT zeroblob(1000000000)",
+)
+
+
+@cache
+def _good_database(reader: str, folder: Path) -> bytes:
+    write = {"nuplan": write_nuplan, "smarts": write_smarts}[reader]
+    return write(folder / f"good.{reader}", straight_road(steps=15)).read_bytes()
+
+
+def _database(reader: str, rng: np.random.Generator, path: Path) -> None:
+    """Change one value, drop a table or column, or mutate the file's bytes."""
+    path.write_bytes(_good_database(reader, path.parent))
+    kind = rng.random()
+    if kind < 0.5:
+        path.write_bytes(mutate(path.read_bytes(), rng))
+        return
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA synchronous = OFF")
+    tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    table = tables[int(rng.integers(0, len(tables)))]
+    columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+    column = columns[int(rng.integers(0, len(columns)))]
+    if kind < 0.85:
+        some = f"WHERE rowid % {int(rng.integers(1, 20))} = 0"
+        odd = _ODD[int(rng.integers(0, len(_ODD)))]
+        database.execute(f"UPDATE {table} SET {column} = ? {some}", (odd,))
+    elif kind < 0.9:
+        database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    elif kind < 0.95:
+        database.execute(f"DELETE FROM {table}")
+    else:
+        database.execute(f"DROP TABLE {table}")
+        database.execute(f"CREATE VIEW {table} AS {_VIEWS[int(rng.integers(0, 2))]}")
+    database.commit()
+    database.close()
+    if rng.random() < 0.1:
+        path.write_bytes(gzip.compress(path.read_bytes(), 1))
 
 
 @cache
@@ -94,7 +211,13 @@ READERS: dict[str, Callable[[np.random.Generator, Path], None]] = {
     "womd": _womd,
     "gpudrive": _gpudrive,
     "archive": _archive,
+    "womd_example": _womd_example,
+    "av2": _av2,
+    "nuplan": partial(_database, "nuplan"),
+    "smarts": partial(_database, "smarts"),
+    "scenarionet": _scenarionet,
 }
+NEEDS = {"av2": "pyarrow"}  # the package that writes the files of a reader
 
 
 def fuzz_once(reader: str, seed: int, number: int, folder: Path) -> str:

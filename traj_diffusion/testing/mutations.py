@@ -1,6 +1,6 @@
 """Broken variants of good bytes, for fuzzing readers: each mutation is one that files really suffer, or an attack."""
 
-import json
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,8 @@ def mutate(data: bytes, rng: np.random.Generator, text: bool = False) -> bytes:
 
 
 def mutate_document(document: Any, rng: np.random.Generator) -> Any:
-    """Return a JSON document in which one value, at any depth, was dropped, doubled or replaced by an odd one."""
-    copy = json.loads(json.dumps(document))
+    """Return a document in which one value, at any depth, was dropped, doubled or replaced by an odd one."""
+    copy = deepcopy(document)
     node, path = copy, rng.random(12)
     for turn in path:
         keys = list(node) if isinstance(node, dict) else range(len(node))
