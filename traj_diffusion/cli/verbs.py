@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from traj_diffusion.cli.doctor import doctor
+
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -193,4 +195,4 @@ def train(config: str, cache: Path, out: Path, data: str, threads: int | None, s
     click.echo(f"checkpoint: {path}")
 
 
-VERBS = (rollout, evaluate, inspect, synthesize, prepare, train)
+VERBS = (rollout, evaluate, inspect, synthesize, prepare, train, doctor)

@@ -92,9 +92,10 @@ class Case:
         told = t if told is None else told
         return self.subject.to_x0(bound(x_t, told), x_t, told)
 
-    def error(self, x0_hat: Tensor) -> float:
-        """Return the squared error over the squared data: 1 is what the answer 0 scores."""
-        return float(((x0_hat - self.x0).square() * self.mask).sum() / (self.x0.square() * self.mask).sum())
+    def error(self, x0_hat: Tensor, concerned: Bool[Tensor, "B A"] | None = None) -> float:
+        """Return the squared error over the squared data, of some agents: 1 is what the answer 0 scores."""
+        mask = self.mask if concerned is None else self.mask * concerned[:, :, None, None, None]
+        return float(((x0_hat - self.x0).square() * mask).sum() / (self.x0.square() * mask).sum().clamp(min=1e-9))
 
     @cached_property
     def errors(self) -> list[float]:
@@ -139,16 +140,17 @@ class Case:
 
     def min_ade(self, position: Float[Tensor, "B A K F 2"]) -> float:
         """Return the mean over moving agents of the smallest mean distance [m] of K futures to the record."""
-        return float(self._per_agent_ade(position).amin(-1)[self.moving].mean())
+        return float(self.per_agent_ade(position).amin(-1)[self.moving].mean())
 
-    def _per_agent_ade(self, position: Tensor) -> Tensor:
+    def per_agent_ade(self, position: Float[Tensor, "B A K F 2"]) -> Float[Tensor, "B A K"]:
+        """Return the mean distance [m] of each future to the record; 0 for those that do not move."""
         known = (self.batch.valid & self.moving[..., None])[:, :, None]
         distance = (position - self.batch.position[:, :, None]).norm(dim=-1) * known
         return distance.sum(-1) / known.sum(-1).clamp(min=1)
 
     def ade(self, position: Float[Tensor, "B A K F 2"]) -> float:
         """Return the mean over futures and moving agents of the mean distance [m] to the record."""
-        return float(self._per_agent_ade(position)[self.moving].mean())
+        return float(self.per_agent_ade(position)[self.moving].mean())
 
 
 def rounded(values: Sequence[float]) -> tuple[float, ...]:

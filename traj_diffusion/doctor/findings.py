@@ -65,7 +65,14 @@ def judged(
     else:
         verdict = Verdict.OK
     return Finding(
-        check, verdict, finding, "" if verdict is Verdict.OK else remedy, float(figure), float(warn), float(fail), series
+        check,
+        verdict,
+        finding,
+        "" if verdict is Verdict.OK else remedy,
+        float(figure),
+        float(warn),
+        float(fail),
+        series,
     )
 
 

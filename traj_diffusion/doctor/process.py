@@ -192,7 +192,12 @@ def broadcast(case: Case) -> Finding:
             back = subject.to_x0(said, together, t)
         except (RuntimeError, ValueError) as error:
             return judged(
-                "shapes.broadcast", math.nan, 0.0, 1e-3, f"x0 of shape {list(shape)} with t [{shape[0]}]: {error}", _AXES
+                "shapes.broadcast",
+                math.nan,
+                0.0,
+                1e-3,
+                f"x0 of shape {list(shape)} with t [{shape[0]}]: {error}",
+                _AXES,
             )
         for row in range(shape[0]):
             one = slice(row, row + 1)
@@ -205,7 +210,12 @@ def broadcast(case: Case) -> Finding:
                 if off > worst:
                     worst, where = off, f" (shape {list(shape)})"
     return judged(
-        "shapes.broadcast", worst, 1e-5, 1e-3, f"rows noised together and alone differ by at most {worst:.2g}{where}", _AXES
+        "shapes.broadcast",
+        worst,
+        1e-5,
+        1e-3,
+        f"rows noised together and alone differ by at most {worst:.2g}{where}",
+        _AXES,
     )
 
 

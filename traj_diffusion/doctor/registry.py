@@ -11,6 +11,7 @@ from traj_diffusion.doctor import conditioning, install, learned, overfit, proce
 from traj_diffusion.doctor.case import Case
 from traj_diffusion.doctor.findings import Finding, NotApplicable, Verdict
 from traj_diffusion.doctor.subject import Subject
+from traj_diffusion.errors import BadConfig
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,13 @@ def examine(
     """Return the findings of all checks, or of those named in `only`, in reading order.
 
     A check that has nothing to look at, or no time left, is skipped and says so. A check that breaks on what the
-    subject does has failed: its finding is the error. ValueError for an unknown name.
+    subject does has failed: its finding is the error. BadConfig for an unknown name.
     """
     for name in only:
-        known(name, NAMES, "check")
+        try:
+            known(name, NAMES, "check")
+        except ValueError as error:
+            raise BadConfig(str(error)) from error
     began, case, findings = time.perf_counter(), Case(subject, seconds), []
     for check in CHECKS:
         if only and check.name not in only:

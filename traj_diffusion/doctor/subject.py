@@ -1,7 +1,7 @@
 """Whom the doctor examines: the parts of a diffusion model as functions, so that anybody's model can be one.
 
 Actions and noise have the layout [B, A, K, k, 3]: K futures of the A agents of B examples, k knots of action. A level t
-has the shape [B]; it is an integer tensor where the schedule is discrete. `adapt.py` makes a subject of our checkpoints.
+has the shape [B]; it is an integer tensor where the schedule is discrete. `adapt.py` makes subjects of checkpoints.
 """
 
 from collections.abc import Callable, Mapping

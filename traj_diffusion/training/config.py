@@ -50,4 +50,6 @@ def load_train_config(name: str, assignments: Sequence[str] = ()) -> TrainConfig
 
 def types_of(config: type) -> dict[str, type]:
     """Return what each plain setting of a config dataclass wants."""
-    return {field.name: field.type for field in fields(config) if isinstance(field.type, type) and field.name != "model"}
+    return {
+        field.name: field.type for field in fields(config) if isinstance(field.type, type) and field.name != "model"
+    }
