@@ -1,6 +1,6 @@
 """The verbs: each parses, calls one function of a lower room, and prints. What is heavy is imported inside."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 

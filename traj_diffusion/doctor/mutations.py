@@ -16,6 +16,7 @@ from traj_diffusion.diffusion import (
     Ddim,
     DiscreteVP,
     Schedule,
+    TableVP,
     add_noise,
     as_denoiser,
     convert,
@@ -80,31 +81,31 @@ def _says(alter: Callable[[Tensor], Tensor]) -> Change:
     return _network(lambda bound, batch: lambda x_t, t: alter(bound(x_t, t)))
 
 
-def _predicting(name: str, subject: Subject, sign: float = 1.0) -> Network:
-    """Return the network as if it had been trained to say another target."""
-    network, schedule = _of(subject), subject.schedule
+def as_parameterisation(subject: Subject, name: str) -> Subject:
+    """Return a healthy subject whose network says `name`, on DDPM's schedule, which never loses all signal."""
+    schedule = TableVP(linear_beta())
+    plain, known = plain_subject(schedule, name), subject.schedule
+    network = _of(subject)
 
     def bind(batch: Batch) -> Bound:
         bound = network(batch)
 
         def ask(x_t: Tensor, t: Tensor) -> Tensor:
-            said = bound(x_t, t)
-            return sign * convert(said, subject.parameterisation, name, x_t, schedule.alpha(t), schedule.sigma(t))
+            # Both schedules preserve variance, so that the same log SNR means the same x_t.
+            x0 = bound(x_t, known.t_of_log_snr(schedule.log_snr(t)))
+            return convert(x0, subject.parameterisation, name, x_t, schedule.alpha(t), schedule.sigma(t))
 
         return ask
 
-    return bind
-
-
-def as_parameterisation(subject: Subject, name: str) -> Subject:
-    """Return a healthy subject whose network says `name`, and whose sampler knows it."""
-    plain = plain_subject(subject.schedule, name)
     return replace(
         subject,
+        schedule=schedule,
         parameterisation=name,
-        network=_predicting(name, subject),
+        network=bind,
+        add_noise=plain.add_noise,
         target=plain.target,
         to_x0=plain.to_x0,
+        prior=plain.prior,
         sampler=plain.sampler,
         fresh=None,
         earlier=(),
@@ -112,12 +113,15 @@ def as_parameterisation(subject: Subject, name: str) -> Subject:
 
 
 def _eps_taken_for_x0(subject: Subject) -> Subject:
-    return replace(subject, network=_predicting("eps", subject))
+    return replace(as_parameterisation(subject, "x0"), network=_of(as_parameterisation(subject, "eps")))
 
 
 def _v_of_other_sign(subject: Subject) -> Subject:
-    healthy = as_parameterisation(subject, "v")
-    return replace(healthy, network=_predicting("v", subject, -1.0))
+    return _says(lambda said: -said)(as_parameterisation(subject, "v"))
+
+
+def _v_taken_for_eps(subject: Subject) -> Subject:
+    return replace(as_parameterisation(subject, "eps"), network=_of(as_parameterisation(subject, "v")))
 
 
 def _with_schedule(alpha_bar: Callable[[Tensor], Tensor]) -> Change:
@@ -257,7 +261,7 @@ def _raw_weights(trained: Trained) -> Change:
 
 def _never_trained(subject: Subject) -> Subject:
     assert subject.fresh is not None
-    parameters, network = subject.fresh()
+    _, network = subject.fresh()
     return replace(subject, network=network, weights=subject.initial, average=None)
 
 
@@ -273,7 +277,8 @@ def _twice(subject: Subject) -> Callable[[Tensor, Tensor], Tensor]:
 
 def _scale_of_others(subject: Subject) -> Subject:
     there, back = subject.normalise, subject.denormalise
-    assert there is not None and back is not None
+    assert there is not None
+    assert back is not None
     return replace(
         subject,
         normalise=lambda action, kind: there(action, kind) / 10,
@@ -319,7 +324,8 @@ def _world_frame(bound: Bound, batch: Batch) -> Bound:
 
 def _driven(alter: Callable[[Motion], Motion]) -> Change:
     def change(subject: Subject) -> Subject:
-        assert subject.drive is not None and subject.batch is not None
+        assert subject.drive is not None
+        assert subject.batch is not None
         drive = subject.drive
         recorded = subject.batch.action
 
@@ -439,7 +445,7 @@ def mutations(trained: Trained) -> tuple[Mutation, ...]:
         Mutation("v trained with the other sign", _v_of_other_sign, ("model.parameterisation",)),
         Mutation(
             "v trained, eps sampled",
-            lambda s: replace(as_parameterisation(s, "eps"), network=_predicting("v", s)),
+            _v_taken_for_eps,
             ("model.parameterisation",),
         ),
         Mutation("sampler stops early", _sampler_on(cut), ("model.parameterisation",)),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from traj_diffusion.diffusion.schedules import DiscreteVP
 from traj_diffusion.doctor.case import Case, rounded
-from traj_diffusion.doctor.findings import Finding, Series, judged
+from traj_diffusion.doctor.findings import Finding, NotApplicable, Series, judged
 
 USEFUL = 6.0  # |log SNR| beyond which a level is as good as clean, or as pure noise
 _POINTS = 200
@@ -160,6 +160,8 @@ def round_trip(case: Case) -> Finding:
     """x0 -> target -> x0 must come back at every level."""
     subject, t = case.subject, times(case, 50)
     t = t[subject.schedule.alpha(t) > 1e-3]  # x0 cannot be had from eps in float32 beyond
+    if not len(t):
+        raise NotApplicable("at no t is there enough signal to tell")
     generator = torch.Generator().manual_seed(1)
     x0, eps = torch.randn(len(t), 32, generator=generator), torch.randn(len(t), 32, generator=generator)
     x_t = subject.add_noise(x0, eps, t)
@@ -182,6 +184,9 @@ def broadcast(case: Case) -> Finding:
     subject = case.subject
     generator = torch.Generator().manual_seed(2)
     all_times = times(case)
+    all_times = all_times[subject.schedule.alpha(all_times) > 1e-3]  # as above
+    if not len(all_times):
+        raise NotApplicable("at no t is there enough signal to tell")
     worst, where = 0.0, ""
     for shape in ((5, 5), (5, 5, 5), (3, 2, 3, 4, 3), (4, 1, 1, 4, 3), (1, 5, 5)):
         t = all_times[torch.linspace(0, len(all_times) - 1, shape[0]).long()]

@@ -52,7 +52,7 @@ def attend(
     value: Float[Tensor, "*lead h m e"],
     valid: Bool[Tensor, "*lead m"] | None,
 ) -> Float[Tensor, "*lead h n e"]:
-    """Return softmax(q k / sqrt(e)) v over the valid entries, by torch's fused kernel, which wants exactly four axes."""
+    """Return softmax(q k / sqrt(e)) v over the valid entries. The fused kernel wants exactly four axes."""
     lead = query.shape[:-3]
     query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
     mask = None if valid is None else valid.reshape(-1, 1, 1, valid.shape[-1]).expand(-1, 1, query.shape[-2], -1)
