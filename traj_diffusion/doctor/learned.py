@@ -184,8 +184,8 @@ def parameterisation(case: Case) -> Finding:
     return judged(
         "model.parameterisation",
         missed,
-        0.25,
-        0.5,
+        0.35,
+        0.6,
         f"the output is {subject.parameterisation} as declared; with perfect answers the sampler misses known data by "
         f"{missed:.2g}",
         "the sampler stops early, starts late, takes too few steps, or converts the output by another rule",

@@ -7,6 +7,7 @@ must fail; others may fail as well, for one bug has many symptoms.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from traj_diffusion.diffusion import (
 from traj_diffusion.doctor import conditioning as parts
 from traj_diffusion.doctor.adapt import network_of
 from traj_diffusion.doctor.bench import Trained, bench_subject
+from traj_diffusion.doctor.findings import Verdict
 from traj_diffusion.doctor.registry import NAMES, Report, examine
 from traj_diffusion.doctor.subject import Bound, Network, Subject, plain_subject
 from traj_diffusion.kinematics import Motion
@@ -36,6 +38,7 @@ from traj_diffusion.testing.scenes import crossing, straight_road
 from traj_diffusion.training.batch import Batch
 
 Change = Callable[[Subject], Subject]
+_BASES = {"model": "tiny model, x0", "schedule": "schedule linear_beta"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def _says(alter: Callable[[Tensor], Tensor]) -> Change:
 def as_parameterisation(subject: Subject, name: str) -> Subject:
     """Return a healthy subject whose network says `name`, on DDPM's schedule, which never loses all signal."""
     schedule = TableVP(linear_beta())
-    plain, known = plain_subject(schedule, name), subject.schedule
+    plain, known = plain_subject(schedule, name, steps=16), subject.schedule
     network = _of(subject)
 
     def bind(batch: Batch) -> Bound:
@@ -511,11 +514,55 @@ def healthy_subjects(trained: Trained) -> dict[str, Subject]:
 
 def mutated(mutation: Mutation, healthy: dict[str, Subject]) -> Subject:
     """Return the healthy subject that the bug belongs to, with the bug."""
-    return mutation.change(healthy["tiny model, x0" if mutation.base == "model" else "schedule linear_beta"])
+    return mutation.change(healthy[_BASES[mutation.base]])
 
 
-def diagnosis(subject: Subject, healthy: Subject) -> Report:
-    """Return the doctor's report; training a fresh network is left out where nothing that it needs has changed."""
+def diagnosis(subject: Subject, healthy: Subject | None = None) -> Report:
+    """Return the doctor's report. Training a fresh network is left out where the bug touched nothing that it needs."""
     needs = ("fresh", "batch", "normalise", "add_noise", "to_x0", "schedule")
-    same = all(getattr(subject, name) is getattr(healthy, name) for name in needs)
+    same = healthy is not None and all(getattr(subject, name) is getattr(healthy, name) for name in needs)
     return examine(subject, [name for name in NAMES if not (same and name == "model.overfit")], seconds=600)
+
+
+def run_mutations(trained: Trained, progress: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
+    """Return, as JSON can hold it, what the doctor says of all healthy subjects and of each bug."""
+    healthy = healthy_subjects(trained)
+    found: dict[str, Any] = {"healthy": {}, "mutations": []}
+    for name, subject in healthy.items():
+        found["healthy"][name] = list(diagnosis(subject).alarms())
+        progress(name)
+    for mutation in mutations(trained):
+        base = healthy[_BASES[mutation.base]]
+        report = diagnosis(mutated(mutation, healthy), base)
+        failed = [finding.check for finding in report.findings if finding.verdict is Verdict.FAIL]
+        named = [check for check in mutation.expected if check in failed]
+        finding = next((one for one in report.findings if one.check in named), None)
+        found["mutations"].append(
+            {
+                "bug": mutation.name,
+                "expected": list(mutation.expected),
+                "named": named,
+                "also": [check for check in report.alarms() if check not in mutation.expected],
+                "finding": finding.finding if finding else "",
+            }
+        )
+        progress(mutation.name)
+    return found
+
+
+def to_table(found: dict[str, Any]) -> str:
+    """Return the outcome of `run_mutations` as Markdown."""
+    rows = found["mutations"]
+    caught = sum(bool(row["named"]) for row in rows)
+    quiet = sum(not alarms for alarms in found["healthy"].values())
+    lines = ["| bug | named | finding | also |", "| --- | --- | --- | --- |"]
+    for row in rows:
+        named = ", ".join(f"`{name}`" for name in row["named"]) or "**missed**"
+        also = ", ".join(f"`{name}`" for name in row["also"]) or "–"
+        lines.append(f"| {row['bug']} | {named} | {row['finding'].replace('|', '/')} | {also} |")
+    lines.append("")
+    lines.append(
+        f"{caught} of {len(rows)} bugs are named by the right check; {quiet} of {len(found['healthy'])} healthy "
+        f"subjects raise no alarm ({', '.join(found['healthy'])})."
+    )
+    return "\n".join(lines) + "\n"

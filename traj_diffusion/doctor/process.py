@@ -39,7 +39,7 @@ def monotone(case: Case) -> Finding:
             Series(
                 "signal and noise",
                 "t",
-                rounded(t.tolist()),
+                rounded(t.double().tolist()),
                 {"alpha": rounded(alpha.tolist()), "sigma": rounded(sigma.tolist())},
             ),
         ),
