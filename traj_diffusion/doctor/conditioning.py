@@ -25,13 +25,23 @@ def without_map(batch: Batch) -> Batch:
     return replace(batch, map=replace(batch.map, valid=torch.zeros_like(batch.map.valid)))
 
 
-def other_map(batch: Batch) -> Batch:
-    """Return the batch with each piece's shape and kind exchanged for another's; poses stay."""
-    order = torch.randperm(batch.map.code.shape[1], generator=torch.Generator().manual_seed(7))
+def other_pieces(batch: Batch) -> Batch:
+    """Return the batch with each map piece's shape and kind exchanged for another's; they lie where they lay."""
     names = ("points", "length", "code", "speed_limit")
-    pieces = replace(batch.map, **{name: getattr(batch.map, name)[:, order].roll(1, 0) for name in names})
-    turned = pieces.pose[:, order].roll(1, 0)
-    return replace(batch, map=replace(pieces, pose=torch.cat([pieces.pose[..., :2], turned[..., 2:]], -1)))
+    exchanged = {name: _exchanged(getattr(batch.map, name)) for name in names}
+    return replace(batch, map=replace(batch.map, **exchanged))
+
+
+def other_map(batch: Batch) -> Batch:
+    """Return the batch with each map piece's shape, kind and direction exchanged for another's."""
+    pieces = other_pieces(batch).map
+    turned = torch.cat([pieces.pose[..., :2], _exchanged(pieces.pose)[..., 2:]], -1)
+    return replace(batch, map=replace(pieces, pose=turned))
+
+
+def _exchanged(value: Tensor) -> Tensor:
+    order = torch.randperm(value.shape[1], generator=torch.Generator().manual_seed(7))
+    return value[:, order].roll(1, 0)
 
 
 def without_history(batch: Batch) -> Batch:
@@ -86,7 +96,7 @@ def conditioning_map(case: Case) -> Finding:
     """Is the map used?"""
     if not case.batch.map.valid.any():
         raise NotApplicable("no example of the data has a map")
-    return _judge(case, "conditioning.map", "the map", without_map, other_map, case.moving)
+    return _judge(case, "conditioning.map", "the map", without_map, other_map, case.moving, other_pieces)
 
 
 def conditioning_history(case: Case) -> Finding:
@@ -99,7 +109,7 @@ def conditioning_lights(case: Case) -> Finding:
     lit = case.moving & case.batch.conditioning.light_valid.any(1, keepdim=True)
     if not lit.any():
         raise NotApplicable("no example of the data with a light has a moving agent")
-    return _judge(case, "conditioning.lights", "the lights", without_lights, other_lights, lit)
+    return _judge(case, "conditioning.lights", "the light", without_lights, other_lights, lit)
 
 
 def conditioning_route(case: Case) -> Finding:
@@ -125,14 +135,19 @@ def conditioning_agents(case: Case) -> Finding:
         x_t = case.subject.add_noise(one.x0, eps, t)
         return case.subject.to_x0(one.bound(x_t, t), x_t, t)[:, :1]
 
-    changes, ratios = [], []
+    alone_changes, strange_changes, ratios = [], [], []
     truth, mask = cases[0].x0[:, :1], cases[0].mask[:, :1]
     for ratio in HIGH:
         own, lone, among = (estimate(one, ratio) for one in cases)
-        changes.append(float(((own - lone) * mask).norm() / (own * mask).norm().clamp(min=1e-9)))
+        alone_changes.append(_change(own, lone, mask))
+        strange_changes.append(_change(own, among, mask))
         ratios.append(float(((among - truth) * mask).norm() / ((own - truth) * mask).norm()) ** 2)
     ade = [float(one.per_agent_ade(one.sampled.position)[:, 0].amin(-1).mean()) for one in cases[:2]]
-    return _finding("conditioning.agents", "the other agents", changes, ratios, ade[1] / ade[0], None)
+    heard = {
+        "the network, asked about one agent alone": max(alone_changes),
+        "the network, asked about an agent among strangers": max(strange_changes),
+    }
+    return _finding("conditioning.agents", "the company", heard, ratios, ade[1] / ade[0])
 
 
 _FOCUS = 32
@@ -181,46 +196,57 @@ def focus(batch: Batch, rows: Tensor, others: str, company: int = _COMPANY) -> B
     )
 
 
-def _judge(case: Case, check: str, what: str, without: Change, other: Change, concerned: Tensor) -> Finding:
+def _judge(
+    case: Case, check: str, what: str, without: Change, other: Change, concerned: Tensor, contents: Change | None = None
+) -> Finding:
     gone, exchanged = without(case.batch), other(case.batch)
     no_part, other_part = case.network(gone), case.network(exchanged)
-    changes, ratios = [], []
+    without_it, with_other, ratios = [], [], []
     for ratio in HIGH:
-        own = case.estimate(case.bound, ratio)
-        missing = case.estimate(no_part, ratio)
-        ratios.append(case.error(case.estimate(other_part, ratio), concerned) / case.error(own, concerned))
-        changes.append(float(((missing - own) * case.mask).norm() / (own * case.mask).norm().clamp(min=1e-9)))
+        own, missing, among = (case.estimate(bound, ratio) for bound in (case.bound, no_part, other_part))
+        ratios.append(case.error(among, concerned) / case.error(own, concerned))
+        without_it.append(_change(own, missing, case.mask))
+        with_other.append(_change(own, among, case.mask))
     before = case.min_ade(case.sampled.position)
     drawn = case.draw(gone)
-    change = float(((drawn - case.samples) * case.mask).norm() / (case.samples * case.mask).norm().clamp(min=1e-9))
     after = case.min_ade(case.motion(drawn).position)
-    return _finding(check, what, changes, ratios, after / before, change)
+    heard = {
+        f"the network, asked without {what}": max(without_it),
+        f"the network, with {what} exchanged": max(with_other),
+        f"the sampler, without {what}": _change(case.samples, drawn, case.mask),
+    }
+    if contents is not None:
+        bound = case.network(contents(case.batch))
+        changes = [_change(case.estimate(case.bound, ratio), case.estimate(bound, ratio), case.mask) for ratio in HIGH]
+        heard[f"the network, with the contents of {what} exchanged"] = max(changes)
+    return _finding(check, what, heard, ratios, after / before)
 
 
-def _finding(
-    check: str, what: str, changes: list[float], ratios: list[float], ade: float, drawn: float | None
-) -> Finding:
+def _change(before: Tensor, after: Tensor, mask: Tensor) -> float:
+    return float(((after - before) * mask).norm() / (before * mask).norm().clamp(min=1e-9))
+
+
+def _finding(check: str, what: str, heard: dict[str, float], ratios: list[float], ade: float) -> Finding:
     series = (Series(f"loss with {what} exchanged, over that with it", "sigma / alpha", HIGH, {what: rounded(ratios)}),)
-    heard = max(changes)
     mean = sum(ratios) / len(ratios)
-    if heard < DEAF or (drawn is not None and drawn < DEAF):
-        where = "the network" if heard < DEAF else "the sampler"
+    shown = f"the loss is {mean:.3f} times as high with {what} exchanged, minADE {ade:.3f} times without"
+    deaf = min(heard, key=lambda name: heard[name])
+    if heard[deaf] < DEAF:
         return judged(
             check,
-            0.0,
-            1.0,
+            heard[deaf],
+            2 * DEAF,
             DEAF,
-            f"{where} does not hear {what}: without, answers change by {min(heard, drawn or heard):.1g} of their size",
-            f"{what} are detached: not passed on, masked everywhere, multiplied by zero, or dropped in sampling",
+            f"{deaf}, changes its answers by only {heard[deaf]:.1g} of their size; {shown}",
+            f"{what} is not heard: not passed on, masked everywhere, multiplied by zero, or dropped in sampling",
             series,
         )
     return judged(
         check,
         mean,
         1.0,
-        0.9,
-        f"with {what} exchanged the loss is {mean:.3f} times as high, without minADE {ade:.3f} times; answers change "
-        f"by {heard:.2g}",
-        f"{what} are heard but do not help: do they belong to their examples? Else train longer, weigh high noise more",
+        0.97,
+        f"{shown}; answers change by {max(heard.values()):.2g}",
+        f"{what} is heard but does not help: does it belong to its examples? Else train longer, weigh high noise more",
         series,
     )

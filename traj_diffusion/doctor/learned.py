@@ -68,8 +68,8 @@ def timestep(case: Case) -> Finding:
         return judged(
             "model.timestep",
             math.inf,
-            1.1,
-            1.4,
+            1.08,
+            1.2,
             f"the network says the same whatever t it is told (changes by {max(heard):.1g})",
             "the timestep embedding is dead: t does not reach the layers, or their modulation is zero",
             series,
@@ -78,8 +78,8 @@ def timestep(case: Case) -> Finding:
     return judged(
         "model.timestep",
         worst,
-        1.1,
-        1.4,
+        1.08,
+        1.2,
         f"told the true t, the error is up to {worst:.2f} times that of the best other t",
         "the network reads another t than training meant: t scrambled, reversed, scaled, or shifted on its way in",
         series,
