@@ -1,12 +1,12 @@
 """The verbs: each parses, calls one function of a lower room, and prints. What is heavy is imported inside."""
 
-import itertools
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+
+from traj_diffusion.cli.doctor import doctor
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -216,4 +216,4 @@ def train(config: str, cache: Path, out: Path, data: str, threads: int | None, s
     click.echo(f"checkpoint: {path}")
 
 
-VERBS = (rollout, evaluate, inspect, synthesize, prepare, train)
+VERBS = (rollout, evaluate, inspect, synthesize, prepare, train, doctor)
