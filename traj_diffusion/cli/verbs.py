@@ -1,5 +1,7 @@
 """The verbs: each parses, calls one function of a lower room, and prints. What is heavy is imported inside."""
 
+import itertools
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
