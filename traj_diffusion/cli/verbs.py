@@ -1,14 +1,14 @@
 """The verbs: each parses, calls one function of a lower room, and prints. What is heavy is imported inside."""
 
-import itertools
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from traj_diffusion.cli.bars import progress_bar
 from traj_diffusion.cli.doctor import doctor
+from traj_diffusion.cli.realism import benchmark, realism
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -17,12 +17,6 @@ _SEED = click.IntRange(min=0)
 _WORKERS = click.option(
     "--workers", default=None, type=_COUNT, help="Processes that share the scenes.  [default: cores]"
 )
-
-
-def _bar(length: int | None, label: str) -> Any:
-    """Return a progress bar on stderr, where that is a terminal; of unknown length it only counts."""
-    endless = itertools.count() if length is None else None
-    return click.progressbar(endless, length, label, hidden=not sys.stderr.isatty(), show_pos=True, file=sys.stderr)
 
 
 @click.command(
@@ -55,7 +49,7 @@ def rollout(
     from traj_diffusion.policies import load_policy
 
     driver = load_policy(policy, steps)
-    with _bar(scene_count(scenes), "scenes") as bar:
+    with progress_bar(scene_count(scenes), "scenes") as bar:
         made = roll_out_to(
             scenes, driver, RunSettings(**settings), out, not no_pictures, lambda name: bar.update(1), workers
         )
@@ -114,7 +108,7 @@ def evaluate(
     if (policy is None) == (folder is None):
         raise click.UsageError("give either --policy NAME or --rollouts DIR")
     how: Mapping[str, object] = {}
-    with _bar(scene_count(scenes), "scenes") as bar:
+    with progress_bar(scene_count(scenes), "scenes") as bar:
         if folder is not None:
             name = folder.name
             scores = evaluate_folder(scenes, folder, out / "rows.jsonl", allow_missing, lambda scene: bar.update(1))
@@ -167,7 +161,7 @@ def synthesize(scenes: int, seed: int, out: Path, workers: int, net_file: Path |
     """Simulate scenes with SUMO on random towns: `<id>.scene.npz` files. Needs the extra [sumo]."""
     from traj_diffusion.datasets.synthesis import write_scenes
 
-    with _bar(scenes, "scenes") as bar:
+    with progress_bar(scenes, "scenes") as bar:
         write_scenes(
             out, scenes, seed, workers, net_file=net_file, progress=lambda done, total: bar.update(done - bar.pos)
         )
@@ -181,7 +175,7 @@ def prepare(sources: tuple[str, ...], out: Path) -> None:
     """Pack SOURCES into one cache for training."""
     from traj_diffusion.datasets.cache import prepare_cache
 
-    with _bar(None, "scenes") as bar:
+    with progress_bar(None, "scenes") as bar:
         report = prepare_cache(sources, out, lambda done: bar.update(1))
     click.echo(report)
 
@@ -213,9 +207,9 @@ def train(config: str, cache: Path, out: Path, data: str, threads: int | None, s
         bar.update(step - bar.pos)
         click.echo("  ".join(f"{name} {value:.4f}" for name, value in means.items()), err=True)
 
-    with _bar(settled.steps, "steps") as bar:
+    with progress_bar(settled.steps, "steps") as bar:
         path = run(settled, Cache(cache), out, config, data, show)
     click.echo(f"checkpoint: {path}")
 
 
-VERBS = (rollout, evaluate, inspect, synthesize, prepare, train, doctor)
+VERBS = (rollout, evaluate, realism, benchmark, inspect, synthesize, prepare, train, doctor)
