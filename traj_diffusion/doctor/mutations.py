@@ -359,7 +359,7 @@ def _rough(x0: Tensor) -> Tensor:
 
 
 def _steered(x0: Tensor) -> Tensor:
-    return x0 + x0.new_tensor([0.0, 3.0, 0.0])
+    return x0 + x0.new_tensor([0.0, 10.0, 0.0])
 
 
 class _StalePolicy:
