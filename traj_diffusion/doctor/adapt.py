@@ -130,5 +130,5 @@ def _siblings(path: Path, model: TrafficDiffusion) -> list[tuple[TrafficDiffusio
         if other.config == model.config and steps < own["provenance"]["steps"]:
             found.append((steps, file.stem, other))
     found.sort(key=lambda entry: entry[:2])
-    spread = np.unique(np.linspace(0, len(found) - 1, min(_EARLIER, len(found))).round().astype(int)) if found else []
-    return [(found[place][2], found[place][1]) for place in spread]
+    spread = np.linspace(0, len(found) - 1, min(_EARLIER, len(found))).round().astype(int).tolist()
+    return [(found[place][2], found[place][1]) for place in sorted(set(spread))]
