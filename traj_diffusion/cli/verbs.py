@@ -73,6 +73,7 @@ def rollout(
     help="Rows are kept here; a second run goes on.",
 )
 @click.option("--runs", default=6, type=_COUNT, show_default=True, help="Closed-loop runs R of each scene.")
+@click.option("--steps", default=None, type=_COUNT, help="Denoising steps.  [default: the model's]")
 @click.option("--replan-every", default=5, type=_COUNT, show_default=True)
 @click.option("--seed", default=0, type=_SEED, show_default=True)
 @click.option("--allow-missing", is_flag=True, help="Score the scenes that have rollouts.")
@@ -85,6 +86,7 @@ def evaluate(
     folder: Path | None,
     out: Path,
     runs: int,
+    steps: int | None,
     replan_every: int,
     seed: int,
     allow_missing: bool,
@@ -113,7 +115,7 @@ def evaluate(
             name = folder.name
             scores = evaluate_folder(scenes, folder, out / "rows.jsonl", allow_missing, lambda scene: bar.update(1))
         else:
-            driver = load_policy(str(policy))
+            driver = load_policy(str(policy), steps)
             name = driver.name
             settings = RunSettings(rollouts=runs, replan_every=replan_every, seed=seed)
             how = vars(settings)

@@ -38,7 +38,7 @@ from traj_diffusion.kinematics import ACTION, DT, decode
 from traj_diffusion.model import Prepared, TrafficDiffusion, find_checkpoint, load_checkpoint
 from traj_diffusion.scene import Map, Plan, PlanRequest, Scene, WorldState
 
-DEFAULT_STEPS = 8
+DEFAULT_STEPS = 4
 # Futures are denoised in blocks of this many, the last one filled up: a row's last bits depend on the shape of its
 # batch, and nobody's future may depend on how many others are asked for. It bounds memory too.
 BLOCK = 8
