@@ -1,0 +1,101 @@
+"""Scenes shared out over processes. Results come in the order of the scenes, whatever the number of workers."""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from traj_diffusion.errors import BadRecord, BadScene, TrajDiffusionError
+from traj_diffusion.scene import Policy, Scene
+
+Result = TypeVar("Result")
+# What is done with a scene; of module level, so that it can be sent to a process.
+Job = Callable[[Policy, Scene], Result]
+_policy: Policy | None = None
+
+
+def over_scenes(
+    scenes: Iterable[tuple[Path, Scene]], policy: Policy, job: Job[Result], workers: int | None = None
+) -> Iterator[tuple[Scene, Result]]:
+    """Yield each scene with what `job` makes of it, in order; `workers` None takes a process per core.
+
+    A single scene, or one worker, needs no process. Otherwise each process has a copy of the policy and one thread of
+    torch. Raises BadRecord naming the file of a scene that cannot be simulated.
+    """
+    count = workers or os.cpu_count() or 1
+    several, everything = (False, iter(scenes)) if count == 1 else _several(iter(scenes))
+    if not several:
+        for file, scene in everything:
+            with naming(file):
+                yield scene, job(policy, scene)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(policy,))
+    try:
+        waiting: deque[tuple[Path, Scene, Future[Result]]] = deque()
+        unreadable: TrajDiffusionError | None = None
+        while unreadable is None:
+            try:
+                file, scene = next(everything)
+            except StopIteration:
+                break
+            except TrajDiffusionError as error:
+                unreadable = error
+            else:
+                waiting.append((file, scene, pool.submit(_work, job, scene)))
+                if len(waiting) > 2 * count:
+                    yield _finished(*waiting.popleft())
+        while waiting:
+            yield _finished(*waiting.popleft())
+        if unreadable is not None:  # what could be read before it is whole by now
+            raise unreadable
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _several(scenes: Iterator[tuple[Path, Scene]]) -> tuple[bool, Iterator[tuple[Path, Scene]]]:
+    """Return whether there is more than one scene, and all of them; an error on the way keeps its place."""
+    first: list[tuple[Path, Scene]] = []
+
+    def failing(error: TrajDiffusionError) -> Iterator[tuple[Path, Scene]]:
+        raise error
+        yield
+
+    try:
+        first += islice(scenes, 1)
+        first += islice(scenes, 1)
+    except TrajDiffusionError as error:
+        scenes = failing(error)
+    return len(first) == 2, chain(first, scenes)
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Name the file in the error of a scene that cannot be simulated; its message names the scene."""
+    try:
+        yield
+    except BadScene as error:
+        raise BadRecord(f"{file}: {error}") from error
+
+
+def _finished(file: Path, scene: Scene, future: "Future[Result]") -> tuple[Scene, Result]:
+    with naming(file):
+        return scene, future.result()
+
+
+def _begin(policy: Policy) -> None:
+    global _policy
+    _policy = policy
+    torch.set_num_threads(1)
+
+
+def _work(job: Callable[[Policy, Scene], Any], scene: Scene) -> Any:
+    assert _policy is not None
+    return job(_policy, scene)
