@@ -13,7 +13,7 @@ help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
 
 demo: $(VENV)/installed  ## roll the bundled model out on the bundled scenes, in closed loop, and score it
-	$(BIN)/traj-diffusion rollout bundled --futures 8 --out demo-out
+	$(BIN)/traj-diffusion rollout bundled --futures 8 --rollouts 3 --out demo-out
 
 test: check  ## everything that must hold, in less than 15 minutes
 	$(BIN)/pytest -m "not slow"
