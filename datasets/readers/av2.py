@@ -273,7 +273,7 @@ def _edges(areas: list[np.ndarray], report: Report) -> list[np.ndarray]:
             add(report, "drivable areas of less than three points, dropped")
             continue
         polygons.append(shapely.make_valid(shapely.Polygon(ring)))
-    parts = shapely.get_parts(shapely.union_all(polygons)) if polygons else []
+    parts: np.ndarray = shapely.get_parts(shapely.union_all(polygons))
     rings = []
     for part in parts:
         if isinstance(part, shapely.Polygon) and not part.is_empty:

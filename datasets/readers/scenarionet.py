@@ -252,7 +252,7 @@ def _points(feature: Any, what: str) -> np.ndarray:
     return points[:-1] if closed else points
 
 
-def _lights(states: Any, steps: int, names: list[str], map_: Map, report: Report) -> Lights:
+def _lights(states: Any, steps: int, names: list[str | None], map_: Map, report: Report) -> Lights:
     count = len(states)
     check_size(count, steps)
     lane_id = np.zeros(count, np.int64)

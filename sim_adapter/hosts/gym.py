@@ -124,17 +124,17 @@ class TrajDiffusionEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def _drive(self, action: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, float]:
         """Return the ego's next centre, heading and velocity, and how far ahead [m] it went."""
         seen, ego = self._seen, self._ego
-        heading = float(seen.heading[ego])
+        heading: np.ndarray = seen.heading[ego].astype(np.float64)
         wanted = torch.zeros(1, 1, ACTION)
         wanted[0, 0, 0], wanted[0, 0, 1] = ACCELERATION * action[0], YAW_RATE * action[1]
-        speed = rotate(seen.velocity[ego].astype(np.float64), np.float64(-heading))
+        speed = rotate(seen.velocity[ego].astype(np.float64), -heading)
         kind, length = torch.tensor([int(seen.kind[ego])]), torch.from_numpy(seen.size[[ego], 0])
         side = speed[1] if seen.kind[ego] == AgentKind.PEDESTRIAN else 0.0
         motion = decode(wanted, torch.tensor([[speed[0], side]], dtype=torch.float32), kind, length)
         local = motion.position[0, 0].numpy().astype(np.float64)
-        pace: np.ndarray = rotate(motion.velocity[0, 0].numpy().astype(np.float64), np.float64(heading))
-        place: np.ndarray = to_world(local, seen.position[ego, :2], np.float64(heading))
-        return place, heading + float(motion.heading[0, 0]), pace, float(local[0])
+        pace = rotate(motion.velocity[0, 0].numpy().astype(np.float64), heading)
+        place = to_world(local, seen.position[ego, :2], heading)
+        return place, float(heading) + float(motion.heading[0, 0]), pace, float(local[0])
 
     def _touches(self) -> np.ndarray:
         """Return which agents the ego's box overlaps."""

@@ -73,6 +73,7 @@ def _map_features(scene: Scene) -> dict[str, dict[str, Any]]:
     for row, number in enumerate(ids):
         kind, subtype = MapKind(scene.map.kind[row]), int(scene.map.subtype[row])
         points = scene.map.polyline(row)
+        feature: dict[str, Any]
         if kind == MapKind.LANE:
             feature = {
                 "type": _LANES[LaneType(subtype)],

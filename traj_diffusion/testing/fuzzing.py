@@ -115,7 +115,8 @@ def _av2(rng: np.random.Generator, path: Path) -> None:
     map_path.write_bytes(mutate(text, rng, text=True) if rng.random() < 0.1 else text)
     name = list(columns)[int(rng.integers(0, len(columns)))]
     if rng.random() < 0.3:
-        odd = [[None, 1, -1], [1e300, math.nan, 1.0], ["AV", "", None], [True, False, None]][int(rng.integers(0, 4))]
+        wrong: list[list[Any]] = [[None, 1, -1], [1e300, math.nan, 1.0], ["AV", "", None], [True, False, None]]
+        odd = wrong[int(rng.integers(0, 4))]
         columns = columns | {name: (odd * len(columns[name]))[: len(columns[name])]}
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
     if rng.random() < 0.4:
