@@ -30,14 +30,14 @@ CATALOGUE = mutations(Trained(UNTRAINED, UNTRAINED, UNTRAINED))
 
 
 def test_a_healthy_model_raises_no_alarm_and_nothing_is_skipped(healthy: Subject) -> None:
-    report = examine(healthy, seconds=600)
+    report = examine(healthy, seconds=600.0)
     assert [(f.check, f.finding) for f in report.findings if f.verdict is not Verdict.OK] == []
     assert tuple(f.check for f in report.findings) == NAMES
 
 
 @pytest.mark.parametrize("name", ["eps", "v"])
 def test_a_healthy_model_of_another_parameterisation_raises_no_alarm(healthy: Subject, name: str) -> None:
-    assert examine(as_parameterisation(healthy, name), seconds=600).alarms() == ()
+    assert examine(as_parameterisation(healthy, name), seconds=600.0).alarms() == ()
 
 
 def test_there_are_enough_bugs_and_each_model_check_has_one() -> None:
@@ -50,7 +50,7 @@ def test_there_are_enough_bugs_and_each_model_check_has_one() -> None:
 @pytest.mark.parametrize("place", range(len(CATALOGUE)), ids=[mutation.name for mutation in CATALOGUE])
 def test_the_check_that_a_bug_belongs_to_fails(place: int, trained: Trained) -> None:
     mutation: Mutation = mutations(trained)[place]
-    report = examine(mutated(mutation, healthy_subjects(trained)), mutation.expected, seconds=600)
+    report = examine(mutated(mutation, healthy_subjects(trained)), mutation.expected, seconds=600.0)
     assert report.failed, [(f.check, f.verdict, f.figure, f.finding) for f in report.findings]
 
 

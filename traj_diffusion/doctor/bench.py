@@ -48,10 +48,10 @@ def made_batch(count: int, seed: int, knots: int = CONFIG.knots) -> Batch:
         return torch.rand(shape, generator=g) < share
 
     shape = (count, _AGENTS)
-    pace, gain, bend = uniform(4, 9, *shape), torch.randn(shape, generator=g), uniform(0.008, 0.03, *shape)
+    pace, gain, bend = uniform(4.0, 9.0, *shape), torch.randn(shape, generator=g), uniform(0.008, 0.03, *shape)
     facing = uniform(-3.1, 3.1, *shape)
     corner = torch.stack(torch.meshgrid(torch.arange(3.0), torch.arange(2.0), indexing="ij"), -1).reshape(-1, 2)
-    place = corner * 80 - 60 + uniform(-8, 8, *shape, 2)
+    place = corner * 80 - 60 + uniform(-8.0, 8.0, *shape, 2)
     follows = coin(0.5, count, _AGENTS // 2)  # each odd agent: close behind the one before it, or far from it
     for leader in range(0, _AGENTS, 2):
         behind = follows[:, leader // 2]
