@@ -42,11 +42,11 @@ def doctor(
     from traj_diffusion.configs import override
     from traj_diffusion.diffusion import make_schedule
     from traj_diffusion.doctor import Finding, examine, plain_subject, subject_of_checkpoint
+    from traj_diffusion.doctor.adapt import STEPS
     from traj_diffusion.doctor.registry import CHECKS
     from traj_diffusion.doctor.report import closing, line, write_json
     from traj_diffusion.errors import BadConfig
     from traj_diffusion.model import ModelConfig
-    from traj_diffusion.policies import DEFAULT_STEPS
 
     settings = [argument for argument in arguments if "=" in argument]
     checkpoints = [argument for argument in arguments if "=" not in argument]
@@ -57,7 +57,7 @@ def doctor(
     if checkpoints and schedule_name is not None:
         raise click.UsageError("a checkpoint brings its own schedule; give either CHECKPOINT or --schedule")
     if checkpoints:
-        subject = subject_of_checkpoint(checkpoints[0], data, steps or DEFAULT_STEPS)
+        subject = subject_of_checkpoint(checkpoints[0], data, steps or STEPS)
     else:
         name = schedule_name or ModelConfig().schedule
         try:

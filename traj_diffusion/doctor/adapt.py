@@ -16,7 +16,7 @@ from traj_diffusion.diffusion import initial_noise, keyed_normal, make_schedule
 from traj_diffusion.doctor.subject import Bound, Network, Subject, drive, plain_subject
 from traj_diffusion.errors import BadCheckpoint, BadInput
 from traj_diffusion.model import TrafficDiffusion, find_checkpoint, load_checkpoint
-from traj_diffusion.policies import DEFAULT_STEPS, DiffusionPolicy
+from traj_diffusion.policies import DiffusionPolicy
 from traj_diffusion.scene import Scene
 from traj_diffusion.training.batch import Batch, make_batch
 from traj_diffusion.training.config import TrainConfig
@@ -25,6 +25,8 @@ from traj_diffusion.training.train import trimmed
 
 EXAMPLES = 8  # scenes, or samples of a cache, that are looked at
 _EARLIER = 5
+
+STEPS = 8  # enough that what the sampler misses is a fault, and not for want of steps
 
 
 def load_data(source: str | Path, examples: int = EXAMPLES) -> tuple[dict[str, np.ndarray], tuple[Scene, ...]]:
@@ -40,7 +42,7 @@ def load_data(source: str | Path, examples: int = EXAMPLES) -> tuple[dict[str, n
     return trimmed({name: np.stack([one[name] for one in packed]) for name in packed[0]}), scenes
 
 
-def subject_of_checkpoint(name_or_file: str | Path, data: str | Path, steps: int = DEFAULT_STEPS) -> Subject:
+def subject_of_checkpoint(name_or_file: str | Path, data: str | Path, steps: int = STEPS) -> Subject:
     """Return the subject of a bundled checkpoint or a file, with data. Raises BadCheckpoint, BadFile."""
     path = find_checkpoint(name_or_file)
     model, _ = load_checkpoint(path)
@@ -52,7 +54,7 @@ def subject_of_checkpoint(name_or_file: str | Path, data: str | Path, steps: int
 
 
 def subject_of_model(
-    model: TrafficDiffusion, batch: Batch, scenes: Sequence[Scene], name: str, steps: int = DEFAULT_STEPS
+    model: TrafficDiffusion, batch: Batch, scenes: Sequence[Scene], name: str, steps: int = STEPS
 ) -> Subject:
     """Return a model of ours as a subject."""
     schedule = make_schedule(model.config.schedule)

@@ -521,7 +521,7 @@ def diagnosis(subject: Subject, healthy: Subject | None = None) -> Report:
     """Return the doctor's report. Training a fresh network is left out where the bug touched nothing that it needs."""
     needs = ("fresh", "batch", "normalise", "add_noise", "to_x0", "schedule")
     same = healthy is not None and all(getattr(subject, name) is getattr(healthy, name) for name in needs)
-    return examine(subject, [name for name in NAMES if not (same and name == "model.overfit")], seconds=600)
+    return examine(subject, [name for name in NAMES if not (same and name == "model.overfit")], seconds=600.0)
 
 
 def run_mutations(trained: Trained, progress: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
