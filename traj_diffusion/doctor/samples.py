@@ -19,6 +19,8 @@ OFF_LANE = 3.0  # m from the nearest point of any lane
 
 def speed(case: Case) -> Finding:
     """Samples must go as fast as the data, on average."""
+    if not case.moving.any():
+        raise NotApplicable("nobody moves in the data")
     sampled, recorded = _speeds(case, case.sampled), _speeds(case, case.recorded)
     ratio = float(sampled.mean() / recorded.mean().clamp(min=1e-6))
     shares = torch.linspace(0, 1, 21)
