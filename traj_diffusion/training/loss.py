@@ -17,19 +17,20 @@ def training_loss(
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Return the loss of one batch and its parts.
 
-    The action part is the mean squared error of x0 (Ho et al. 2020 with x0 as target); all agents of one future share
-    their noise level, for the joint future is one sample. The trajectory part is a Huber loss of positions, weighed
+    The action part is the mean squared error of x0 (Ho et al. 2020 with x0 as target). The agents of most futures share
+    their noise level, for the joint future is one sample; in the others each has its own, as where some are given. The
+    trajectory part is a Huber loss of positions, weighed
     by the share of signal alpha²: where x_t is mostly noise, x0 is an average over futures and leads nowhere.
     """
     c, draws = batch.conditioning, config.noise_draws
     size, agents = c.valid.shape
     x0 = model.normalise(batch.action, c.kind)[:, :, None].expand(-1, -1, draws, -1, -1)
-    t = torch.rand(size, 1, draws, generator=generator)
+    t = noise_levels(size, agents, draws, config.mixed_levels, generator)
     eps = torch.randn(x0.shape, generator=generator)
     x_t = add_noise(x0.contiguous(), eps, t, schedule)
 
     prepared = model.encode(c, batch.map, model.encode_map(batch.map))
-    prediction = model(x_t, t.expand(-1, agents, -1), prepared)
+    prediction = model(x_t, t, prepared)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     estimate = to_x0(model.config.parameterisation, prediction, x_t, alpha, sigma)
 
@@ -48,3 +49,12 @@ def training_loss(
 
     loss = action_loss + config.trajectory_weight * trajectory_loss
     return loss, {"loss": loss.detach(), "action": action_loss.detach(), "trajectory": trajectory_loss.detach()}
+
+
+def noise_levels(
+    size: int, agents: int, draws: int, mixed: float, generator: torch.Generator
+) -> Float[Tensor, "B A D"]:
+    """Return uniform diffusion times: shared by the agents of a future, or each its own in a share `mixed` of them."""
+    shared = torch.rand(size, 1, draws, generator=generator)
+    own = torch.rand(size, agents, draws, generator=generator)
+    return torch.where(torch.rand(size, 1, draws, generator=generator) < mixed, own, shared)
