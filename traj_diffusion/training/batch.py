@@ -1,6 +1,6 @@
 """From cached samples to what a training step needs: conditioning, the clean actions, and the recorded future."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,6 +28,10 @@ class Batch:
     heading: Float[Tensor, "B A F"]
     valid: Bool[Tensor, "B A F"]
     weight: Float[Tensor, "B A"]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return a copy on that device."""
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def make_batch(sample: Sample, config: TrainConfig, generator: torch.Generator | None) -> Batch:

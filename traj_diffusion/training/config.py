@@ -18,6 +18,7 @@ class TrainConfig:
     noise_draws: int = 4  # noised futures per scene and step; they share one encoding
     learning_rate: float = 6e-4
     warm_up: int = 300  # steps
+    decay: float = 0.25  # share of the steps, the last ones, over which the rate falls to zero
     weight_decay: float = 0.01
     clip: float = 1.0  # norm of the gradient
     ema: float = 0.999
@@ -33,12 +34,14 @@ class TrainConfig:
     disturb_pace: float = 0.04  # share of the speed
     seed: int = 0
     save_every: int = 500  # steps
+    validate_every: int = 2_000  # steps
+    accumulate: int = 1  # parts into which a batch is cut, one after the other
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "noise_draws", "save_every"):
+        for name in ("steps", "batch", "noise_draws", "save_every", "validate_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise BadConfig(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("drop_route", "drop_lights", "drop_history", "mixed_levels", "disturb"):
+        for name in ("drop_route", "drop_lights", "drop_history", "mixed_levels", "disturb", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadConfig(f"{name} is a share between 0 and 1, not {getattr(self, name)}")
 
