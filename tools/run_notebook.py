@@ -16,7 +16,7 @@ from pathlib import Path
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "diffusion_basics_colab.ipynb"
 MAX_BYTES = 1_500_000
-CELL_SECONDS = 240
+CELL_SECONDS = 900  # a minute's work, with many others on the same core
 ANSI = r"\x1b\[[0-9;]*m"
 
 
@@ -99,12 +99,25 @@ def as_text(notebook) -> str:
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
         cell.metadata = {name: cell.metadata[name] for name in ("cellView", "jupyter", "tags") if name in cell.metadata}
+        if cell.cell_type == "code":
+            cell.outputs = joined(cell.outputs)
         for output in cell.get("outputs", []):
             if "data" in output:
                 output.metadata = {}
                 if "image/png" in output.data:
                     output.data = {"image/png": output.data["image/png"]}
     return nbformat.writes(notebook) + "\n"
+
+
+def joined(outputs: list) -> list:
+    """Return outputs with neighbouring pieces of one stream as one: where they are cut is a matter of timing."""
+    kept: list = []
+    for output in outputs:
+        if kept and output.output_type == kept[-1].output_type == "stream" and output.name == kept[-1].name:
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    return kept
 
 
 def untidy(notebook) -> list[str]:
