@@ -46,7 +46,7 @@ def printed(cell: Any) -> str:
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
-@pytest.mark.timeout(1500)  # under a minute on an idle core; several jobs may share one
+@pytest.mark.timeout(1500)  # about 80 s of one core, which other jobs may share
 def test_every_cell_runs_without_error_or_warning(tmp_path: Path) -> None:
     ran = tmp_path / "ran.ipynb"
     command = [sys.executable, "-P", str(ROOT / "tools" / "run_notebook.py"), "--check", str(ran)]
