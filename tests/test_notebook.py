@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +115,32 @@ def test_the_summary_can_be_said_in_a_minute(stored: Any) -> None:
     assert 100 < len(summary.split()) <= 150
 
 
-def test_installing_leaves_torch_alone(stored: Any) -> None:
-    first = code(stored)[0].source
-    assert "--constraint" in first
-    assert not re.search(r"install[^\n]*\b(torch|--upgrade|--force-reinstall)\b", first)
+def test_installing_takes_the_checkout_and_leaves_torch_alone(stored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[list[str], str]] = []
+
+    def pip(command: list[str], check: bool) -> None:
+        asked.append((command, Path(command[command.index("--constraint") + 1]).read_text()))
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    monkeypatch.chdir(NOTEBOOK.parent)
+    exec(code(stored)[0].source, {})
+    assert asked == []  # the package is there
+    monkeypatch.setitem(sys.modules, "traj_diffusion", None)
+    exec(code(stored)[0].source, {})
+    ((command, held),) = asked
+    assert command[:4] == [sys.executable, "-m", "pip", "install"]
+    assert command[-1] == str(ROOT)
+    assert not {"--upgrade", "--force-reinstall", "torch"} & set(command)
+    assert f"torch=={version('torch')}\n" in held
+
+
+def test_installing_without_a_checkout_says_what_is_missing(
+    stored: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "traj_diffusion", None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImportError, match="put a checkout"):
+        exec(code(stored)[0].source, {})
 
 
 def test_what_is_stored_holds_pictures_and_no_place_of_a_machine(stored: Any) -> None:
