@@ -33,7 +33,7 @@ def whole(value: object, name: str, low: int, high: int = MAX_STEPS) -> int:
 def number(value: object, name: str, low: float = -math.inf, high: float = math.inf) -> float:
     """Return the value, or raise ValueError unless it is a finite number from `low` to `high`."""
     if not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
-        span = "" if math.isinf(low) and math.isinf(high) else f" in [{low:g}, {high:g}]"
+        span = "" if math.isinf(low) else f" of at least {low:g}" if math.isinf(high) else f" in [{low:g}, {high:g}]"
         raise ValueError(f"{name} is a finite number{span}, got {value!r}")
     return value
 
