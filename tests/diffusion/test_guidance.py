@@ -1,6 +1,7 @@
 """Guidance, inpainting and rolling denoising on Gaussian data, where the answers are known on paper."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -96,9 +97,29 @@ class TestGuidance:
         out = sample(denoise, normal(n, 2, seed=5), schedule, uniform_grid(schedule, 100), DpmSolver(2))
         assert (out.mean(0) - torch.tensor([1.1, 1.1])).abs().max() < 4 * math.sqrt(0.5 / n) + 0.02
 
-    def test_a_weight_of_another_shape_is_refused(self) -> None:
-        denoise = guided(lambda x, t: x, lambda x0: x0.sum(), CosineVP())
-        with pytest.raises(ValueError, match="one number per row"):
+    def test_one_number_for_all_rows_guides_as_one_per_row(self) -> None:
+        x, t, schedule = normal(5, 2, seed=1), torch.tensor(0.5, dtype=torch.float64), CosineVP()
+        denoise = ring().denoiser(schedule)
+        each = guided(denoise, lambda x0: x0.square().sum(-1), schedule)(x, t)
+        assert torch.equal(each, guided(denoise, lambda x0: x0.square().sum(), schedule)(x, t))
+
+    @pytest.mark.parametrize(
+        ("log_weight", "match"),
+        [
+            (lambda x0: x0, "one number is wanted, or one per row"),
+            (lambda x0: torch.ones(3), "no gradient"),
+            (lambda x0: (x0.sum(-1) - 100).log(), "NaN"),
+            (lambda x0: (x0 * 0).sum(-1).sqrt(), "gradient of log_weight"),
+        ],
+    )
+    def test_a_weight_that_cannot_guide_is_refused(self, log_weight: Callable, match: str) -> None:
+        denoise = guided(lambda x, t: x, log_weight, CosineVP())
+        with pytest.raises(ValueError, match=match):
+            denoise(torch.ones(3, 2), torch.tensor(0.5))
+
+    def test_a_denoiser_without_a_gradient_is_named(self) -> None:
+        denoise = guided(lambda x, t: x.detach(), lambda x0: x0.sum(-1), CosineVP())
+        with pytest.raises(ValueError, match="through_denoiser=False"):
             denoise(torch.ones(3, 2), torch.tensor(0.5))
 
 
@@ -157,7 +178,7 @@ class TestInpainting:
         for given, is_given, resamples, match in (
             (x[:1], x > 0, 1, "same shape"),
             (x, x[:1] > 0, 1, "same shape"),
-            (x, x > 0, 0, "at least 1"),
+            (x, x > 0, 0, "resamples is a whole number from 1"),
             (x * math.nan, x == 0, 1, "NaN"),
         ):
             with pytest.raises(ValueError, match=match):

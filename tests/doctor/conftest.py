@@ -9,7 +9,7 @@ from traj_diffusion.testing.scenes import crossing, straight_road
 
 @pytest.fixture(scope="session")
 def trained() -> Trained:
-    """A minute of training on one core."""
+    """Half a minute of training on one core."""
     return train_tiny()
 
 

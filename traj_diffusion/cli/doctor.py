@@ -42,11 +42,11 @@ def doctor(
     from traj_diffusion.configs import override
     from traj_diffusion.diffusion import make_schedule
     from traj_diffusion.doctor import Finding, examine, plain_subject, subject_of_checkpoint
-    from traj_diffusion.doctor.adapt import STEPS
     from traj_diffusion.doctor.registry import CHECKS
     from traj_diffusion.doctor.report import closing, line, write_json
     from traj_diffusion.errors import BadConfig
     from traj_diffusion.model import ModelConfig
+    from traj_diffusion.policies import DEFAULT_STEPS
 
     settings = [argument for argument in arguments if "=" in argument]
     checkpoints = [argument for argument in arguments if "=" not in argument]
@@ -56,10 +56,14 @@ def doctor(
         raise click.UsageError(f"{settings[0]!r} is a setting of a schedule; name it with --schedule")
     if checkpoints and schedule_name is not None:
         raise click.UsageError("a checkpoint brings its own schedule; give either CHECKPOINT or --schedule")
+    if not seconds > 0:
+        raise click.UsageError(f"--seconds is a number above 0, not {seconds}")
+    if not checkpoints and (data != "bundled" or steps is not None):
+        raise click.UsageError("--data and --steps are for a CHECKPOINT; name one")
     if checkpoints:
-        subject = subject_of_checkpoint(checkpoints[0], data, steps or STEPS)
+        subject = subject_of_checkpoint(checkpoints[0], data, steps or DEFAULT_STEPS)
     else:
-        name = schedule_name or ModelConfig().schedule
+        name = ModelConfig().schedule if schedule_name is None else schedule_name
         try:
             schedule = make_schedule(name, **override({}, settings))
         except ValueError as error:

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from traj_diffusion.diffusion.checks import align, same_shape
-from traj_diffusion.diffusion.schedules import DiscreteVP, Schedule
+from traj_diffusion.diffusion.checks import align, all_finite, same_shape, tensor
+from traj_diffusion.diffusion.schedules import DiscreteVP, Schedule, check_schedule, check_table
 
 
 def add_noise(
@@ -14,9 +14,11 @@ def add_noise(
     """Return x_t = alpha(t) x0 + sigma(t) eps (Ho et al. 2020, eq. 4), in the dtype of x0.
 
     The shape of t must be that of the leading axes of x0, with 1 allowed for any: [] is one level for all, [B] one per
-    row, [B, 1, H] one for each place along the third axis. Another shape of eps or t is a ValueError.
+    row, [B, 1, H] one for each place along the third axis. ValueError: another shape of eps or t, a t out of range,
+    values that are not finite.
     """
-    same_shape(eps, x0, "eps", "x0")
+    check_schedule(schedule)
+    _check(x0, eps, "x0")
     alpha = align(schedule.alpha(t), x0).to(x0.dtype)
     sigma = align(schedule.sigma(t), x0).to(x0.dtype)
     return alpha * x0 + sigma * eps.to(x0.dtype)
@@ -30,9 +32,16 @@ def noise_one_step(
     At t = 0 `x_before` is x0 itself. Walking from 0 to t with fresh noise gives what `add_noise` gives at t, in
     distribution.
     """
-    same_shape(eps, x_before, "eps", "x_before")
+    check_table(schedule)
+    _check(x_before, eps, "x_before")
     schedule.alpha(t)  # refuses a t out of range
     alpha_bar = torch.cat([schedule.alpha_bar.new_ones(1), schedule.alpha_bar]).to(t.device)
     keep = (alpha_bar[t.long() + 1] / alpha_bar[t.long()]).to(x_before.dtype)
     keep = align(keep, x_before)
     return keep.sqrt() * x_before + (1 - keep).sqrt() * eps.to(x_before.dtype)
+
+
+def _check(x: Tensor, eps: Tensor, name: str) -> None:
+    same_shape(tensor(eps, "eps"), tensor(x, name), "eps", name)
+    all_finite(x, name)
+    all_finite(eps, "eps")

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from traj_diffusion.diffusion.checks import align
+from traj_diffusion.diffusion.checks import align, whole
 from traj_diffusion.diffusion.parameterisations import Denoiser
 from traj_diffusion.diffusion.schedules import Schedule
 
@@ -29,6 +29,14 @@ class GaussianMixture:
     covariance: Float64[Tensor, "K D D"]
 
     def __post_init__(self) -> None:
+        size, width = len(self.weight), self.mean.shape[-1]
+        if self.mean.shape != (size, width) or self.covariance.shape != (size, width, width):
+            raise ValueError(
+                f"weight {list(self.weight.shape)}, mean {list(self.mean.shape)} and covariance "
+                f"{list(self.covariance.shape)} do not fit: [K], [K, D] and [K, D, D] are wanted"
+            )
+        if not (torch.linalg.eigvalsh(self.covariance) > 0).all():
+            raise ValueError("a covariance must be symmetric with positive eigenvalues")
         if not ((self.weight > 0).all() and abs(float(self.weight.sum()) - 1) < 1e-9):
             raise ValueError(f"weights must be positive and add up to 1, got {self.weight.tolist()}")
 
@@ -54,6 +62,8 @@ class GaussianMixture:
         fits it, down to one level per element."""
 
         def denoise(x_t: Float[Tensor, "*shape"], t: Tensor) -> Float[Tensor, "*shape"]:
+            if x_t.shape[-1] != self.mean.shape[1]:
+                raise ValueError(f"x_t has shape {list(x_t.shape)}: its last axis must be {self.mean.shape[1]}")
             alpha = align(schedule.alpha(t), x_t).double()
             sigma = align(schedule.sigma(t), x_t).double()
             log_weight, x0 = self._posterior(x_t.double(), alpha, sigma)
@@ -93,6 +103,7 @@ def ring(modes: int = 8, radius: float = 2.0, std: float = 0.2) -> GaussianMixtu
     >>> ring(2).weight.tolist()
     [0.25, 0.75]
     """
+    whole(modes, "modes", 1)
     angle = torch.arange(modes, dtype=torch.float64) * (2 * math.pi / modes)
     weight = torch.linspace(1, 3, modes, dtype=torch.float64)
     mean = radius * torch.stack([angle.cos(), angle.sin()], -1)

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from traj_diffusion.diffusion.checks import known
-from traj_diffusion.diffusion.schedules import Schedule
+from traj_diffusion.diffusion.checks import known, number, whole
+from traj_diffusion.diffusion.schedules import Schedule, check_schedule
 
 
 def uniform_grid(schedule: Schedule, n: int, start: float | None = None) -> Shaped[Tensor, " times"]:
@@ -34,6 +34,8 @@ def log_snr_grid(
     The first time is `start` whatever its ratio; where that is below `log_snr_min`, spacing starts from there.
     """
     begin = _start(schedule, n, start)
+    number(log_snr_min, "log_snr_min")
+    number(log_snr_max, "log_snr_max")
     low = max(_log_snr(schedule, begin), log_snr_min)
     if low >= log_snr_max:
         raise ValueError(f"start = {begin:g} has log SNR {low:.3g} already, log_snr_max is {log_snr_max:g}")
@@ -53,6 +55,8 @@ def karras_grid(
     The first time is `start` whatever its sigma / alpha; where that is above `sigma_max`, spacing starts from there.
     """
     begin = _start(schedule, n, start)
+    number(sigma_max, "sigma_max")
+    number(rho, "rho", low=1e-3)
     high = min(float(torch.tensor(-_log_snr(schedule, begin) / 2).exp()), sigma_max)
     if not 0 < sigma_min < high:
         raise ValueError(f"sigma_min must lie in (0, {high:.3g}), where start = {begin:g} is, got {sigma_min:g}")
@@ -75,11 +79,14 @@ def make_grid(name: str, schedule: Schedule, n: int, **options: Any) -> Shaped[T
     try:
         return maker(schedule, n, **options)
     except TypeError as error:
-        raise ValueError(f"grid {name!r}: {error}") from error
+        raise ValueError(f"grid {name!r}: {str(error).splitlines()[0]}") from error
 
 
 def check_grid(schedule: Schedule, grid: Shaped[Tensor, "..."]) -> None:
     """Raise ValueError unless the grid falls strictly and stays within the schedule's times."""
+    check_schedule(schedule)
+    if not isinstance(grid, Tensor):
+        raise ValueError(f"a grid is a tensor [n + 1] of times, such as make_grid('uniform', ...), got {grid!r}")
     if grid.ndim != 1 or len(grid) < 2:
         raise ValueError(f"a grid is a tensor [n + 1] of times with n >= 1, this one has shape {list(grid.shape)}")
     if schedule.discrete == grid.is_floating_point():
@@ -95,9 +102,11 @@ def check_grid(schedule: Schedule, grid: Shaped[Tensor, "..."]) -> None:
 
 
 def _start(schedule: Schedule, n: int, start: float | None) -> float:
+    check_schedule(schedule)
     begin = schedule.t_max if start is None else start
-    if n < 1:
-        raise ValueError(f"a grid needs n >= 1 steps, got {n}")
+    whole(n, "n, the number of steps,", 1)
+    if not isinstance(begin, int | float):
+        raise ValueError(f"start is a number, got {begin!r}")
     if not schedule.clean < begin <= schedule.t_max:
         raise ValueError(
             f"start = {begin:g} is out of range: {schedule} takes a start in ({schedule.clean}, {schedule.t_max}]"

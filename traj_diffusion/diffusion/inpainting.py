@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from traj_diffusion.diffusion.checks import all_finite, same_shape
+from traj_diffusion.diffusion.checks import all_finite, same_shape, tensor, whole
 from traj_diffusion.diffusion.grids import check_grid
 from traj_diffusion.diffusion.parameterisations import Denoiser
 from traj_diffusion.diffusion.rules import Ask, Level, Past, Rule, to
@@ -36,11 +36,13 @@ def inpaint(
     """
     check_grid(schedule, grid)
     check_rule(rule, schedule, noise)
-    all_finite(x_T, "x_T")
-    same_shape(given, x_T, "given", "x_T")
+    all_finite(tensor(x_T, "x_T"), "x_T")
+    same_shape(tensor(given, "given"), x_T, "given", "x_T")
     same_shape(is_given, x_T, "is_given", "x_T")
-    if resamples < 1 or jump < 1:
-        raise ValueError(f"resamples and jump must be at least 1, got {resamples} and {jump}")
+    if is_given.dtype != torch.bool:
+        raise ValueError(f"is_given has dtype {is_given.dtype}: true or false is wanted for each element")
+    whole(resamples, "resamples", 1)
+    whole(jump, "jump", 1)
     known = torch.where(is_given, given, 0).to(x_T)
     all_finite(known, "given, where is_given,")
     levels = grid_levels(schedule, grid)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from traj_diffusion.diffusion.checks import known
+from traj_diffusion.diffusion.checks import known, number
 from traj_diffusion.diffusion.parameterisations import PARAMETERISATIONS
 
 
@@ -32,6 +32,7 @@ def uniform(log_snr: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
 
 def min_snr(log_snr: Float[Tensor, "*axes"], gamma: float = 5.0) -> Float[Tensor, "*axes"]:
     """Return min(SNR, gamma) (Hang et al. 2023, section 3.4)."""
+    number(gamma, "gamma", low=1e-6)
     return torch.exp(log_snr).clamp(max=gamma)
 
 
@@ -41,6 +42,7 @@ def edm(log_snr: Float[Tensor, "*axes"], sigma_data: float = 0.5) -> Float[Tenso
     Their sigma is ours where alpha = 1: sigma² = 1 / SNR. It makes the loss of a fresh preconditioned network equal
     at all levels.
     """
+    number(sigma_data, "sigma_data", low=1e-6)
     return torch.exp(log_snr) + 1 / sigma_data**2
 
 
@@ -50,6 +52,7 @@ def sigmoid(log_snr: Float[Tensor, "*axes"], bias: float = -1.0) -> Float[Tensor
 
     The sigmoid weighs eps in the papers. The second form stays finite where there is no noise.
     """
+    number(bias, "bias")
     return torch.exp(torch.tensor(bias)).to(log_snr) * torch.sigmoid(log_snr - bias)
 
 
@@ -72,8 +75,14 @@ def loss_weight(name: str, **options: Any) -> Callable[[Tensor], Tensor]:
     try:
         weight(torch.zeros(()))
     except TypeError as error:
-        raise ValueError(f"loss weight {name!r}: {error}") from error
-    return weight
+        raise ValueError(f"loss weight {name!r}: {str(error).splitlines()[0]}") from error
+
+    def weigh(log_snr: Tensor) -> Tensor:
+        if torch.isnan(log_snr).any():
+            raise ValueError("log_snr holds NaN: take it from a schedule, where it is infinite at worst")
+        return weight(log_snr)
+
+    return weigh
 
 
 def target_factor(

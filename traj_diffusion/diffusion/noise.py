@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Float32, UInt64
 from numba import njit, uint32, uint64
 
+from traj_diffusion.diffusion.checks import whole
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _PER_BLOCK = 4
 
@@ -28,8 +30,7 @@ def keyed_normal(keys: Sequence[np.ndarray | np.integer | int], count: int) -> F
     >>> bool((keyed_normal([7, np.arange(100)], 50)[:2, :3] == few).all())
     True
     """
-    if count < 0:
-        raise ValueError(f"count must not be negative, got {count}")
+    whole(count, "count", 0)
     key = fold_keys(keys)
     out = np.empty((len(key), count), np.float32)
     _fill(key, out)

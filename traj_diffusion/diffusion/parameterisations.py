@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from traj_diffusion.diffusion.checks import align, known, same_shape
-from traj_diffusion.diffusion.schedules import Schedule
+from traj_diffusion.diffusion.checks import align, all_finite, known, same_shape, tensor
+from traj_diffusion.diffusion.schedules import Schedule, check_schedule
 
 PARAMETERISATIONS = ("x0", "eps", "v", "u")
 
@@ -36,14 +36,17 @@ def target(
 ) -> Float[Tensor, "*shape"]:
     """Return what a network of that parameterisation should predict."""
     known(parameterisation, PARAMETERISATIONS, "parameterisation")
-    same_shape(eps, x0, "eps", "x0")
+    same_shape(tensor(eps, "eps"), tensor(x0, "x0"), "eps", "x0")
+    all_finite(x0, "x0")
+    all_finite(eps, "eps")
+    alpha, sigma = _levels(x0, alpha, sigma)
     if parameterisation == "x0":
         return x0
     if parameterisation == "eps":
         return eps
     if parameterisation == "u":
         return eps - x0
-    return align(alpha, x0, "alpha").to(x0.dtype) * eps - align(sigma, x0, "sigma").to(x0.dtype) * x0
+    return alpha.to(x0.dtype) * eps - sigma.to(x0.dtype) * x0
 
 
 def to_x0(
@@ -53,7 +56,10 @@ def to_x0(
     alpha: Float[Tensor, "..."],
     sigma: Float[Tensor, "..."],
 ) -> Float[Tensor, "*shape"]:
-    """Return x0 from a prediction at x_t. ValueError for "eps" where alpha = 0."""
+    """Return x0 from a prediction at x_t. ValueError for "eps" where alpha = 0, and for values that are not finite.
+
+    A prediction with a gradient is not looked through: while it is trained, a loss that is not finite shows it.
+    """
     alpha, sigma = _fitting(parameterisation, prediction, x_t, alpha, sigma)
     if parameterisation == "x0":
         return prediction
@@ -113,11 +119,12 @@ def convert(
 def as_denoiser(network: Denoiser, parameterisation: str, schedule: Schedule) -> Denoiser:
     """Return the network, which predicts `parameterisation` from (x_t, t), as a function (x_t, t) -> x0."""
     known(parameterisation, PARAMETERISATIONS, "parameterisation")
+    check_schedule(schedule)
 
     def denoise(x_t: Float[Tensor, "*shape"], t: Shaped[Tensor, "..."]) -> Float[Tensor, "*shape"]:
         prediction = network(x_t, t)
         if parameterisation == "x0":
-            same_shape(prediction, x_t, "the prediction", "x_t")
+            same_shape(tensor(prediction, "the prediction"), x_t, "the prediction", "x_t")
             return prediction
         return to_x0(parameterisation, prediction, x_t, schedule.alpha(t), schedule.sigma(t))
 
@@ -128,6 +135,22 @@ def _fitting(
     parameterisation: str, prediction: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor
 ) -> tuple[Tensor, Tensor]:
     known(parameterisation, PARAMETERISATIONS, "parameterisation")
-    same_shape(prediction, x_t, "the prediction", "x_t")
+    same_shape(tensor(prediction, "the prediction"), tensor(x_t, "x_t"), "the prediction", "x_t")
+    all_finite(x_t, "x_t")
+    if not prediction.requires_grad:
+        all_finite(prediction, "the prediction")
     dtype = torch.promote_types(prediction.dtype, x_t.dtype)
-    return align(alpha, x_t, "alpha").to(dtype), align(sigma, x_t, "sigma").to(dtype)
+    alpha, sigma = _levels(x_t, alpha, sigma)
+    return alpha.to(dtype), sigma.to(dtype)
+
+
+def _levels(x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    alpha, sigma = align(alpha, x, "alpha"), align(sigma, x, "sigma")
+    same_shape(alpha, sigma, "alpha", "sigma")
+    for name, level in (("alpha", alpha), ("sigma", sigma)):
+        all_finite(level, name)
+        if (level < 0).any():
+            raise ValueError(f"{name} must not be negative, got {level.min().item():g}")
+    if ((alpha == 0) & (sigma == 0)).any():
+        raise ValueError("alpha and sigma are both 0 somewhere: x_t holds nothing there; take them from one schedule")
+    return alpha, sigma

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from traj_diffusion.diffusion.checks import align, all_finite, same_shape
+from traj_diffusion.diffusion.checks import align, all_finite, same_shape, tensor, whole
 from traj_diffusion.diffusion.grids import check_grid
 from traj_diffusion.diffusion.parameterisations import Denoiser
 from traj_diffusion.diffusion.rules import Ask, Level, Rule
@@ -38,9 +38,10 @@ class RollingWindow:
 
     def __post_init__(self) -> None:
         check_grid(self.schedule, self.grid)
-        if self.axis < 1:
-            raise ValueError(f"axis must be 1 or more (0 is the batch), got {self.axis}")
-        if self.chunk < 1 or self.horizon % self.chunk:
+        whole(self.axis, "axis (0 is the batch)", 1)
+        whole(self.horizon, "horizon", 1)
+        whole(self.chunk, "chunk", 1)
+        if self.horizon % self.chunk:
             raise ValueError(f"a horizon of {self.horizon} places cannot be cut into chunks of {self.chunk}")
         if self.grid[-1] != self.schedule.clean:
             raise ValueError(f"the grid must end at clean data, t = {self.schedule.clean}")
@@ -70,8 +71,10 @@ class RollingWindow:
 
     def begin(self, x0: Float[Tensor, "*shape"], eps: Float[Tensor, "..."]) -> Float[Tensor, "*shape"]:
         """Return the window at the beginning of a shift, from clean values of all places, such as a first sample."""
-        same_shape(eps, x0, "eps", "x0")
+        same_shape(tensor(eps, "eps"), tensor(x0, "x0"), "eps", "x0")
         self._check(x0)
+        all_finite(x0, "x0")
+        all_finite(eps, "eps")
         level = self.level(0)
         return align(level.alpha, x0).to(x0) * x0 + align(level.sigma, x0).to(x0) * eps
 
@@ -87,7 +90,7 @@ class RollingWindow:
         check_rule(rule, self.schedule, noise)
         if not rule.per_element:
             raise ValueError(f"{rule} needs one level for all places; Ddim, Ddpm, DpmSolver(order=1), FlowEuler fit")
-        self._check(x)
+        self._check(tensor(x, "the window"))
         all_finite(x, "the window")
         ask = Ask(asking(denoise), drawing(noise, x), self.schedule, self.steps)
         for step in range(self.steps):

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from traj_diffusion.diffusion.checks import make
+from traj_diffusion.diffusion.checks import make, number
 from traj_diffusion.diffusion.schedules import Schedule
 
 
@@ -92,8 +92,7 @@ class Ddim(Rule):
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got {self.eta:g}")
+        number(self.eta, "eta", 0.0, 1.0)
 
     @property
     def stochastic(self) -> bool:
@@ -121,8 +120,8 @@ class DpmSolver(Rule):
     sde: bool = False
 
     def __post_init__(self) -> None:
-        if self.order not in (1, 2):
-            raise ValueError(f"DPM-Solver++ has order 1 or 2 here, got {self.order}")
+        if self.order not in (1, 2) or not isinstance(self.sde, bool):
+            raise ValueError(f"DPM-Solver++ has order 1 or 2 and sde true or false, got {self.order} and {self.sde!r}")
 
     @property
     def per_element(self) -> bool:  # type: ignore[override]
@@ -162,6 +161,13 @@ class Heun(Rule):
     noise_scale: float = 1.0  # S_noise
     evaluations: ClassVar[int] = 2
     per_element: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        number(self.churn, "churn", 0.0)
+        number(self.churn_from, "churn_from", 0.0)
+        number(self.noise_scale, "noise_scale", 0.0)
+        if not self.churn_to >= self.churn_from:
+            raise ValueError(f"churn_to must not be below churn_from, got {self.churn_to} and {self.churn_from}")
 
     @property
     def stochastic(self) -> bool:

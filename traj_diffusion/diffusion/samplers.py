@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from traj_diffusion.diffusion.checks import all_finite, same_shape
+from traj_diffusion.diffusion.checks import all_finite, same_shape, tensor
 from traj_diffusion.diffusion.grids import check_grid
 from traj_diffusion.diffusion.parameterisations import Denoiser
 from traj_diffusion.diffusion.rules import Ask, Level, Past, Rule
-from traj_diffusion.diffusion.schedules import Schedule
+from traj_diffusion.diffusion.schedules import Schedule, check_schedule
 
 # Where noise comes from: (draw, shape) -> unit normal noise, with draw = 0, 1, ... counting the calls (one per step in
 # rules that draw at each), so that callers can key it; or a generator; or None for rules that draw none.
@@ -33,12 +33,12 @@ def sample(
     of something known (`add_noise`) on a grid that starts at that t. `denoise` is asked with a t of shape [B], integer
     for a discrete schedule, else in the dtype of x (float32 at least). Nothing is remembered for a backward pass.
 
-    ValueError: a rule that does not fit the schedule, a grid that does not, an x_T that is not finite, no noise for a
-    rule that draws some.
+    ValueError: a rule that does not fit the schedule, a grid that does not, no noise for a rule that draws some, and
+    an x_T, an answer of the denoiser or noise that are not finite.
     """
     check_grid(schedule, grid)
     check_rule(rule, schedule, noise)
-    all_finite(x_T, "x_T")
+    all_finite(tensor(x_T, "x_T"), "x_T")
     levels = grid_levels(schedule, grid)
     ask = Ask(asking(denoise), drawing(noise, x_T), schedule, len(grid) - 1)
     x: Tensor = x_T
@@ -51,7 +51,11 @@ def sample(
 
 def initial_noise(eps: Float[Tensor, "*shape"], schedule: Schedule, t: float | None = None) -> Float[Tensor, "*shape"]:
     """Return pure noise at the scale of the schedule, sigma(t) eps; t = None is t_max."""
+    check_schedule(schedule)
+    all_finite(tensor(eps, "eps"), "eps")
     at = schedule.t_max if t is None else t
+    if schedule.discrete and at != int(at):
+        raise ValueError(f"t = {at:g}: {schedule} has whole times 0..{schedule.t_max}")
     sigma = schedule.sigma(torch.tensor(int(at) if schedule.discrete else float(at)))
     return sigma.to(eps) * eps
 
@@ -64,9 +68,13 @@ def grid_levels(schedule: Schedule, grid: Shaped[Tensor, " times"]) -> list[Leve
 
 def check_rule(rule: Rule, schedule: Schedule, noise: Noise) -> None:
     """Raise ValueError where the rule does not fit the schedule, or lacks noise."""
+    if not isinstance(rule, Rule):
+        raise ValueError(f"a step rule is wanted, such as Ddim() or make_rule('ddim'), got {rule!r}")
     wanted = rule.misfit(schedule)
     if wanted is not None:
         raise ValueError(f"{rule} does not fit {schedule}: it wants {wanted}. Ddim, Ddpm and DpmSolver fit any")
+    if noise is not None and not callable(noise) and not isinstance(noise, torch.Generator):
+        raise ValueError(f"noise is a torch.Generator or a function (draw, shape) -> eps, got {noise!r}")
     if rule.stochastic and noise is None:
         raise ValueError(f"{rule} draws noise: pass noise=, a torch.Generator or a function (draw, shape) -> eps")
 
@@ -79,7 +87,8 @@ def asking(denoise: Denoiser) -> Callable[[Tensor, Level], Tensor]:
         if t.is_floating_point():  # never in half precision, which would name another level
             t = t.to(torch.promote_types(x.dtype, torch.float32))
         x0 = denoise(x, t.expand(x.shape[: max(t.ndim, 1)]))
-        same_shape(x0, x, "the denoiser's x0", "x_t")
+        same_shape(tensor(x0, "the denoiser's x0"), x, "the denoiser's x0", "x_t")
+        all_finite(x0, "the denoiser's x0")
         return x0
 
     return ask
@@ -96,7 +105,8 @@ def drawing(noise: Noise, like: Float[Tensor, "..."]) -> Callable[[], Tensor]:
             raise ValueError("noise is needed: pass a torch.Generator or a function (draw, shape) -> eps")
         else:
             drawn = noise(next(count), like.shape)
-            same_shape(drawn, like, "the noise", "x")
+            same_shape(tensor(drawn, "the noise"), like, "the noise", "x")
+            all_finite(drawn, "the noise")
         return drawn.to(like)
 
     return draw

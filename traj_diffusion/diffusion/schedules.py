@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
-from traj_diffusion.diffusion.checks import make
+from traj_diffusion.diffusion.checks import make, number, whole
 
 
 class Schedule(ABC):
@@ -72,12 +72,26 @@ class Schedule(ABC):
     def _sigma(self, t: Tensor) -> Tensor: ...
 
     def _checked(self, t: Tensor) -> Tensor:
+        if not isinstance(t, Tensor):
+            raise ValueError(f"t has type {type(t).__name__}: a torch tensor is wanted, such as torch.tensor(0.5)")
         if not t.is_floating_point():
             raise ValueError(f"t of {self} is a real number in [0, 1], this one has dtype {t.dtype}")
         inside = (t >= 0) & (t <= 1)
         if not inside.all():
             raise ValueError(f"t = {t[~inside][0].item():g} is out of range: {self} takes t in [0, 1]")
         return t
+
+
+def check_schedule(schedule: object) -> None:
+    """Raise ValueError unless it is a schedule."""
+    if not isinstance(schedule, Schedule):
+        raise ValueError(f"a schedule is wanted, such as make_schedule('cosine'), got {schedule!r}")
+
+
+def check_table(schedule: object) -> None:
+    """Raise ValueError unless it is a discrete table."""
+    if not isinstance(schedule, DiscreteVP):
+        raise ValueError(f"a DiscreteVP is wanted, such as linear_beta() or cosine_beta(), got {schedule!r}")
 
 
 @dataclass(frozen=True)
@@ -124,8 +138,8 @@ class Edm(Schedule):
     family: ClassVar[str] = "edm"
 
     def __post_init__(self) -> None:
-        if not (self.sigma_max > 0 and self.rho > 0):
-            raise ValueError(f"sigma_max and rho must be positive, got {self.sigma_max} and {self.rho}")
+        number(self.sigma_max, "sigma_max", low=1e-6)
+        number(self.rho, "rho", low=1e-3)
 
     def t_of_log_snr(self, log_snr: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
         """Return t = (exp(-lambda / 2) / sigma_max)^(1 / rho), at most 1."""
@@ -148,6 +162,9 @@ class DiscreteVP(Schedule):
     discrete: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.alpha_bar, Tensor) or self.alpha_bar.dtype != torch.float64 or self.alpha_bar.ndim != 1:
+            raise ValueError("alpha_bar must be a tensor [n] of dtype float64")
+        whole(len(self.alpha_bar), "the number of steps of a table", 1)
         padded = torch.cat([torch.ones(1, dtype=torch.float64), self.alpha_bar])
         if not ((padded.diff() < 0).all() and self.alpha_bar[-1] >= 0):
             raise ValueError("alpha_bar must fall strictly from below 1 to 0 or above")
@@ -189,6 +206,8 @@ class DiscreteVP(Schedule):
         return (1 - self.alpha_bar).sqrt().to(t.device, torch.get_default_dtype())[t]
 
     def _checked(self, t: Tensor) -> Tensor:
+        if not isinstance(t, Tensor):
+            raise ValueError(f"t has type {type(t).__name__}: a torch tensor is wanted, such as torch.tensor(3)")
         if t.is_floating_point() or t.dtype == torch.bool:
             raise ValueError(f"t of {self} is an integer 0..{self.n - 1}, this one has dtype {t.dtype}")
         inside = (t >= 0) & (t < self.n)
@@ -206,6 +225,9 @@ class TableVP(Schedule):
 
     table: DiscreteVP
     family: ClassVar[str] = "vp"
+
+    def __post_init__(self) -> None:
+        check_table(self.table)
 
     def t_of_log_snr(self, log_snr: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
         """Return t by the inverse of the piecewise linear table; SNR = alpha_bar / (1 - alpha_bar)."""
@@ -234,16 +256,20 @@ class TableVP(Schedule):
 
 def linear_beta(n: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> DiscreteVP:
     """Return the schedule of DDPM: beta rises linearly (Ho et al. 2020, section 4)."""
-    if n < 2 or not 0 < beta_start <= beta_end < 1:
-        raise ValueError(f"linear_beta wants n >= 2 and 0 < beta_start <= beta_end < 1, got {n, beta_start, beta_end}")
+    whole(n, "n", 2)
+    number(beta_start, "beta_start")
+    number(beta_end, "beta_end")
+    if not 0 < beta_start <= beta_end < 1:
+        raise ValueError(f"linear_beta wants 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
     beta = torch.linspace(beta_start, beta_end, n, dtype=torch.float64)
     return DiscreteVP(torch.cumprod(1 - beta, 0), "linear_beta")
 
 
 def cosine_beta(n: int = 1000, offset: float = 0.008, beta_max: float = 0.999) -> DiscreteVP:
     """Return the cosine schedule of Nichol and Dhariwal 2021 (eq. 17), betas cut at `beta_max`."""
-    if n < 2:
-        raise ValueError(f"cosine_beta wants n >= 2, got {n}")
+    whole(n, "n", 2)
+    number(offset, "offset", 0.0, 1.0)
+    number(beta_max, "beta_max", 1e-6, 1.0 - 1e-6)
     at = torch.arange(n + 1, dtype=torch.float64) / n
     f = torch.cos((at + offset) / (1 + offset) * math.pi / 2) ** 2
     beta = (1 - f[1:] / f[:-1]).clamp(max=beta_max)
@@ -255,6 +281,9 @@ def zero_terminal_snr(schedule: DiscreteVP) -> DiscreteVP:
 
     The first step keeps its level. At the last one eps says nothing about x0, so networks must predict v or x0.
     """
+    check_table(schedule)
+    if len(schedule.alpha_bar) < 2:
+        raise ValueError("a table of one step cannot keep its first level and end in noise: take two steps or more")
     alpha = schedule.alpha_bar.sqrt()
     scaled = (alpha - alpha[-1]) * (alpha[0] / (alpha[0] - alpha[-1]))
     return DiscreteVP(scaled**2, f"{schedule.name}, zero terminal SNR")
@@ -262,6 +291,8 @@ def zero_terminal_snr(schedule: DiscreteVP) -> DiscreteVP:
 
 def _discrete(maker: Callable[..., DiscreteVP]) -> Callable[..., DiscreteVP]:
     def made(zero_terminal: bool = False, **options: Any) -> DiscreteVP:
+        if not isinstance(zero_terminal, bool):
+            raise ValueError(f"zero_terminal is true or false, got {zero_terminal!r}")
         schedule = maker(**options)
         return zero_terminal_snr(schedule) if zero_terminal else schedule
 

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from traj_diffusion.datasets import read_scenes
 from traj_diffusion.datasets.cache import Cache, CacheShape, pack
-from traj_diffusion.diffusion import initial_noise, keyed_normal, make_schedule
+from traj_diffusion.diffusion import PARAMETERISATIONS, keyed_normal, make_schedule
+from traj_diffusion.diffusion.checks import known
 from traj_diffusion.doctor.subject import Bound, Network, Subject, drive, plain_subject
 from traj_diffusion.errors import BadCheckpoint, BadInput
 from traj_diffusion.model import TrafficDiffusion, find_checkpoint, load_checkpoint
-from traj_diffusion.policies import DiffusionPolicy
+from traj_diffusion.policies import DEFAULT_STEPS, DiffusionPolicy
 from traj_diffusion.scene import Scene
 from traj_diffusion.training.batch import Batch, make_batch
 from traj_diffusion.training.config import TrainConfig
@@ -25,8 +26,6 @@ from traj_diffusion.training.train import trimmed
 
 EXAMPLES = 8  # scenes, or samples of a cache, that are looked at
 _EARLIER = 5
-
-STEPS = 8  # enough that what the sampler misses is a fault, and not for want of steps
 
 
 def load_data(source: str | Path, examples: int = EXAMPLES) -> tuple[dict[str, np.ndarray], tuple[Scene, ...]]:
@@ -42,10 +41,16 @@ def load_data(source: str | Path, examples: int = EXAMPLES) -> tuple[dict[str, n
     return trimmed({name: np.stack([one[name] for one in packed]) for name in packed[0]}), scenes
 
 
-def subject_of_checkpoint(name_or_file: str | Path, data: str | Path, steps: int = STEPS) -> Subject:
+def subject_of_checkpoint(name_or_file: str | Path, data: str | Path, steps: int = DEFAULT_STEPS) -> Subject:
     """Return the subject of a bundled checkpoint or a file, with data. Raises BadCheckpoint, BadFile."""
     path = find_checkpoint(name_or_file)
     model, _ = load_checkpoint(path)
+    try:
+        if make_schedule(model.config.schedule).discrete:
+            raise ValueError(f"its network takes t in [0, 1], the schedule {model.config.schedule} counts steps")
+        known(model.config.parameterisation, PARAMETERISATIONS, "parameterisation")
+    except ValueError as error:
+        raise BadCheckpoint(f"{path}: its config does not fit: {error}") from error
     samples, scenes = load_data(data)
     batch = make_batch(samples, TrainConfig(model=model.config), None)
     subject = subject_of_model(model, batch, scenes, path.stem, steps)
@@ -54,15 +59,15 @@ def subject_of_checkpoint(name_or_file: str | Path, data: str | Path, steps: int
 
 
 def subject_of_model(
-    model: TrafficDiffusion, batch: Batch, scenes: Sequence[Scene], name: str, steps: int = STEPS
+    model: TrafficDiffusion, batch: Batch, scenes: Sequence[Scene], name: str, steps: int = DEFAULT_STEPS
 ) -> Subject:
-    """Return a model of ours as a subject."""
-    schedule = make_schedule(model.config.schedule)
+    """Return a model of ours as a subject. It samples by the policy's own functions."""
+    schedule, policy = make_schedule(model.config.schedule), DiffusionPolicy(model, name, steps)
 
     def prior(seed: int, shape: tuple[int, ...]) -> Tensor:
         rows = int(np.prod(shape[:-2]))
         eps = torch.from_numpy(keyed_normal([seed, np.arange(rows)], shape[-2] * shape[-1])).reshape(shape)
-        return initial_noise(eps, schedule)
+        return policy.start(eps)
 
     def fresh() -> tuple[list[torch.nn.Parameter], Network]:
         other = TrafficDiffusion(model.config)
@@ -73,12 +78,13 @@ def subject_of_model(
     return replace(
         plain_subject(schedule, model.config.parameterisation, steps, name),
         prior=prior,
+        sampler=policy.denoise,
         network=network_of(model),
         batch=batch,
         normalise=model.normalise,
         denormalise=model.denormalise,
         drive=drive,
-        policy=DiffusionPolicy(model, name, steps),
+        policy=policy,
         scenes=tuple(scenes),
         fresh=fresh,
         weights=model.state_dict(),

@@ -165,7 +165,7 @@ class Trained:
 
 
 def train_tiny(steps: int = 400, seed: int = 0, parameterisation: str = "x0") -> Trained:
-    """Return a model trained on the made world; a minute on one core."""
+    """Return a model trained on the made world; half a minute on one core."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TrafficDiffusion(replace(CONFIG, parameterisation=parameterisation))

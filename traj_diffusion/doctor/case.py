@@ -138,6 +138,20 @@ class Case:
             raise NotApplicable("the subject has no kinematics")
         return self.subject.drive(self.batch.action[:, :, None], self.batch)
 
+    @cached_property
+    def handed_round(self) -> Motion:
+        """Where FUTURES rounds of recorded actions lead when each agent drives that of another one of its kind."""
+        if self.subject.drive is None:
+            raise NotApplicable("the subject has no kinematics")
+        action, kind = self.batch.action, self.batch.conditioning.kind
+        handed = action[:, :, None].repeat(1, 1, FUTURES, 1, 1)
+        for row in range(len(action)):
+            for which in kind[row].unique():
+                who = (self.moving[row] & (kind[row] == which)).nonzero()[:, 0]
+                for future in range(FUTURES if len(who) > 1 else 0):
+                    handed[row, who, future] = action[row, who.roll(1 + future % (len(who) - 1))]
+        return self.subject.drive(handed, self.batch)
+
     def min_ade(self, position: Float[Tensor, "B A K F 2"]) -> float:
         """Return the mean over moving agents of the smallest mean distance [m] of K futures to the record."""
         return float(self.per_agent_ade(position).amin(-1)[self.moving].mean())

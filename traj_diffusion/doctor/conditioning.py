@@ -4,7 +4,7 @@ Three figures each: how much answers change at all, how the loss at high noise g
 another scene's or agent's, and how the minADE of samples grows when it is taken away.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -14,6 +14,7 @@ from traj_diffusion.datasets.conditioning import ABSENT_ROUTE
 from traj_diffusion.doctor.case import HIGH, Case, rounded
 from traj_diffusion.doctor.findings import Finding, NotApplicable, Series, judged
 from traj_diffusion.doctor.symmetry import OF_BATCH, PER_AGENT, PER_LIGHT
+from traj_diffusion.geometry import wrap_angle
 from traj_diffusion.training.batch import Batch
 
 DEAF = 1e-4  # relative change of answers below which a part is not heard at all
@@ -25,18 +26,30 @@ def without_map(batch: Batch) -> Batch:
     return replace(batch, map=replace(batch.map, valid=torch.zeros_like(batch.map.valid)))
 
 
-def other_pieces(batch: Batch) -> Batch:
-    """Return the batch with each map piece's shape and kind exchanged for another's; they lie where they lay."""
-    names = ("points", "length", "code", "speed_limit")
-    exchanged = {name: _exchanged(getattr(batch.map, name)) for name in names}
-    return replace(batch, map=replace(batch.map, **exchanged))
+def other_shapes(batch: Batch) -> Batch:
+    """Return the batch with each map piece's points exchanged for another's; it lies where it lay."""
+    return replace(batch, map=replace(batch.map, points=_exchanged(batch.map.points)))
+
+
+def other_codes(batch: Batch) -> Batch:
+    """Return the batch with each map piece's kind exchanged for another's."""
+    return replace(batch, map=replace(batch.map, code=_exchanged(batch.map.code)))
+
+
+def other_directions(batch: Batch) -> Batch:
+    """Return the batch with each map piece turned in its place as another one lies."""
+    return replace(batch, map=replace(batch.map, pose=_turned(batch.map.pose)))
 
 
 def other_map(batch: Batch) -> Batch:
     """Return the batch with each map piece's shape, kind and direction exchanged for another's."""
-    pieces = other_pieces(batch).map
-    turned = torch.cat([pieces.pose[..., :2], _exchanged(pieces.pose)[..., 2:]], -1)
-    return replace(batch, map=replace(pieces, pose=turned))
+    names = ("points", "length", "code", "speed_limit")
+    exchanged = {name: _exchanged(getattr(batch.map, name)) for name in names}
+    return replace(batch, map=replace(batch.map, pose=_turned(batch.map.pose), **exchanged))
+
+
+def _turned(pose: Tensor) -> Tensor:
+    return torch.cat([pose[..., :2], _exchanged(pose)[..., 2:]], -1)
 
 
 def _exchanged(value: Tensor) -> Tensor:
@@ -71,6 +84,13 @@ def other_lights(batch: Batch) -> Batch:
     return replace(batch, conditioning=replace(c, light_state=torch.where(c.light_valid, state, c.light_state)))
 
 
+def turned_lights(batch: Batch) -> Batch:
+    """Return the batch with each light turned in its place."""
+    c = batch.conditioning
+    turned = torch.cat([c.light_pose[..., :2], wrap_angle(c.light_pose[..., 2:] + 2.0)], -1)
+    return replace(batch, conditioning=replace(c, light_pose=turned))
+
+
 def without_route(batch: Batch) -> Batch:
     """Return the batch with no route known."""
     c = batch.conditioning
@@ -96,12 +116,13 @@ def conditioning_map(case: Case) -> Finding:
     """Is the map used?"""
     if not case.batch.map.valid.any():
         raise NotApplicable("no example of the data has a map")
-    return _judge(case, "conditioning.map", "the map", without_map, other_map, case.moving, other_pieces)
+    parts = {"shapes": other_shapes, "kinds": other_codes, "directions": other_directions}
+    return _judge(case, "conditioning.map", "the map", without_map, other_map, case.moving, parts)
 
 
 def conditioning_history(case: Case) -> Finding:
     """Is the history used, beyond the present state?"""
-    return _judge(case, "conditioning.history", "the history", without_history, other_history, case.moving)
+    return _judge(case, "conditioning.history", "the history", without_history, other_history, case.moving, {})
 
 
 def conditioning_lights(case: Case) -> Finding:
@@ -109,7 +130,8 @@ def conditioning_lights(case: Case) -> Finding:
     lit = case.moving & case.batch.conditioning.light_valid.any(1, keepdim=True)
     if not lit.any():
         raise NotApplicable("no example of the data with a light has a moving agent")
-    return _judge(case, "conditioning.lights", "the light", without_lights, other_lights, lit)
+    parts = {"directions": turned_lights}
+    return _judge(case, "conditioning.lights", "the light", without_lights, other_lights, lit, parts)
 
 
 def conditioning_route(case: Case) -> Finding:
@@ -117,11 +139,12 @@ def conditioning_route(case: Case) -> Finding:
     routed = case.moving & (case.batch.conditioning.route != ABSENT_ROUTE).any(-1)
     if not routed.any():
         raise NotApplicable("no moving agent of the data has a route")
-    return _judge(case, "conditioning.route", "the route", without_route, other_route, routed)
+    return _judge(case, "conditioning.route", "the route", without_route, other_route, routed, {})
 
 
 def conditioning_agents(case: Case) -> Finding:
-    """Are the other agents used? Each agent is asked alone, and among the agents of another example."""
+    """Are the other agents used? Each agent is asked alone, among the agents of another example, and among its own
+    ones when these plan something else: futures are only joint where plans are heard."""
     c = case.batch.conditioning
     if (c.valid.sum(1) < 2).all():
         raise NotApplicable("no example of the data has two agents")
@@ -135,17 +158,26 @@ def conditioning_agents(case: Case) -> Finding:
         x_t = case.subject.add_noise(one.x0, eps, t)
         return case.subject.to_x0(one.bound(x_t, t), x_t, t)[:, :1]
 
-    alone_changes, strange_changes, ratios = [], [], []
+    def with_other_plans(ratio: float) -> Tensor:
+        t = case.level(ratio, len(rows))
+        eps = torch.randn(cases[0].x0.shape, generator=torch.Generator().manual_seed(9))
+        own = case.subject.add_noise(cases[0].x0, eps, t)
+        x_t = torch.cat([own[:, :1], own[:, 1:].roll(1, 0)], 1)
+        return case.subject.to_x0(cases[0].bound(x_t, t), x_t, t)[:, :1]
+
+    alone_changes, strange_changes, plan_changes, ratios = [], [], [], []
     truth, mask = cases[0].x0[:, :1], cases[0].mask[:, :1]
     for ratio in HIGH:
         own, lone, among = (estimate(one, ratio) for one in cases)
         alone_changes.append(_change(own, lone, mask))
         strange_changes.append(_change(own, among, mask))
+        plan_changes.append(_change(own, with_other_plans(ratio), mask))
         ratios.append(float(((among - truth) * mask).norm() / ((own - truth) * mask).norm()) ** 2)
     ade = [float(one.per_agent_ade(one.sampled.position)[:, 0].amin(-1).mean()) for one in cases[:2]]
     heard = {
         "the network, asked about one agent alone": max(alone_changes),
         "the network, asked about an agent among strangers": max(strange_changes),
+        "the network, asked about an agent whose company plans something else": max(plan_changes),
     }
     return _finding("conditioning.agents", "the company", heard, ratios, ade[1] / ade[0])
 
@@ -197,8 +229,9 @@ def focus(batch: Batch, rows: Tensor, others: str, company: int = _COMPANY) -> B
 
 
 def _judge(
-    case: Case, check: str, what: str, without: Change, other: Change, concerned: Tensor, contents: Change | None = None
+    case: Case, check: str, what: str, without: Change, other: Change, concerned: Tensor, parts: Mapping[str, Change]
 ) -> Finding:
+    """`parts` are exchanged one by one, to see that each of them is heard; those that are all alike tell nothing."""
     gone, exchanged = without(case.batch), other(case.batch)
     no_part, other_part = case.network(gone), case.network(exchanged)
     without_it, with_other, ratios = [], [], []
@@ -215,11 +248,20 @@ def _judge(
         f"the network, with {what} exchanged": max(with_other),
         f"the sampler, without {what}": _change(case.samples, drawn, case.mask),
     }
-    if contents is not None:
-        bound = case.network(contents(case.batch))
+    for name, part in parts.items():
+        altered = part(case.batch)
+        if same_shown(altered, case.batch):
+            continue
+        bound = case.network(altered)
         changes = [_change(case.estimate(case.bound, ratio), case.estimate(bound, ratio), case.mask) for ratio in HIGH]
-        heard[f"the network, with the contents of {what} exchanged"] = max(changes)
+        heard[f"the network, with {name} of {what} exchanged"] = max(changes)
     return _finding(check, what, heard, ratios, after / before)
+
+
+def same_shown(one: Batch, other: Batch) -> bool:
+    """Return whether a network would be shown the same."""
+    pairs = ((one.conditioning, other.conditioning), (one.map, other.map))
+    return all(torch.equal(value, vars(b)[name]) for a, b in pairs for name, value in vars(a).items())
 
 
 def _change(before: Tensor, after: Tensor, mask: Tensor) -> float:

@@ -10,19 +10,35 @@ from traj_diffusion.doctor.case import RATIOS, Case, rounded
 from traj_diffusion.doctor.findings import Finding, NotApplicable, Series, factor, judged
 
 _JUDGED = 0.6  # sigma / alpha from which on errors count; below, x_t itself is nearly the answer
+# Told the true t, a network that learned its levels is at most a few per cent off the best; scrambling the features
+# of t costs 15 % even where x_t itself shows how noisy it is.
+_REGRET = (1.06, 1.12)
 _ORTHOGONAL = (0.3, 0.6, 1.0, 1.7, 3.0)  # levels at which both x0 and noise can be told
 
 
 def ema(case: Case) -> Finding:
-    """The weights must be trained ones: their training's moving average where it is known, and no fresh constants."""
+    """The weights must be trained ones: finite, none wiped out or still fresh, and the moving average where known."""
     subject = case.subject
     if subject.weights is None or subject.initial is None:
         raise NotApplicable("the subject shows no weights")
-    constant = [
-        name
-        for name, value in subject.initial.items()
-        if value.is_floating_point() and value.numel() > 1 and (value == value.flatten()[0]).all()
+    broken = [name for name, value in subject.weights.items() if not torch.isfinite(value).all()]
+    wiped = [
+        name for name, value in subject.weights.items() if _constant(value) and not _constant(subject.initial[name])
     ]
+    if broken or wiped:
+        names, what = (broken, "NaN or infinite values") if broken else (wiped, "one and the same value throughout")
+        return judged(
+            "checkpoint.ema",
+            float(len(names)),
+            0.0,
+            0.0,
+            f"{len(names)} of {len(subject.weights)} tensors hold {what}: {', '.join(names[:3])}"
+            + (", ..." if len(names) > 3 else ""),
+            "an overflow of half precision, or a diverged training: save in float32, take an earlier state"
+            if broken
+            else "this part of the network was reset or never loaded: load the checkpoint again, with strict=True",
+        )
+    constant = [name for name, value in subject.initial.items() if value.is_floating_point() and _constant(value)]
     fresh = [name for name in constant if torch.equal(subject.weights[name], subject.initial[name])]
     share = len(fresh) / max(len(constant), 1)
     if subject.average is None or share > 0.5:
@@ -48,6 +64,10 @@ def ema(case: Case) -> Finding:
     )
 
 
+def _constant(value: Tensor) -> bool:
+    return value.numel() > 1 and bool((value == value.flatten()[0]).all())
+
+
 def timestep(case: Case) -> Finding:
     """Told the true level the network must do better than told any other; told others, it must say other things."""
     regret, heard, rows = [], [], []
@@ -68,8 +88,7 @@ def timestep(case: Case) -> Finding:
         return judged(
             "model.timestep",
             math.inf,
-            1.08,
-            1.2,
+            *_REGRET,
             f"the network says nearly the same whatever t it is told (changes by {max(heard):.1g})",
             "the timestep embedding is dead: t does not reach the layers, or their modulation is zero",
             series,
@@ -78,8 +97,7 @@ def timestep(case: Case) -> Finding:
     return judged(
         "model.timestep",
         worst,
-        1.08,
-        1.2,
+        *_REGRET,
         f"told the true t, the error is up to {worst:.2f} times that of the best other t",
         "the network reads another t than training meant: t scrambled, reversed, scaled, or shifted on its way in",
         series,
@@ -180,24 +198,53 @@ def parameterisation(case: Case) -> Finding:
             f"sample with the parameterisation that was trained ({best.lstrip('-')}"
             + (", its sign turned)" if best.startswith("-") else ")"),
         )
-    missed = sampler_error(case)
+    return judged_sampler(case)
+
+
+def judged_sampler(case: Case) -> Finding:
+    """Return the finding of `try_sampler`, by whichever of its figures is bad."""
+    check, declared = "model.parameterisation", f"the output is {case.subject.parameterisation} as declared"
+    left, missed, spread = try_sampler(case)
+    if not left <= 0.2:
+        return judged(
+            check,
+            left,
+            0.05,
+            0.2,
+            f"{declared}; the sampler first asks at a level where signal over noise is {left:.2g}",
+            "the sampler starts late: what it starts from is pure noise, so its first t must be the last one",
+        )
+    if not missed <= 0.02:
+        return judged(
+            check,
+            missed,
+            0.02,
+            0.1,
+            f"{declared}; with perfect answers the sampler misses a known point by {missed:.2g}",
+            "the sampler stops before clean data, or converts the output by another rule",
+        )
     return judged(
-        "model.parameterisation",
-        missed,
-        0.35,
+        check,
+        spread,
         0.6,
-        f"the output is {subject.parameterisation} as declared; with perfect answers the sampler misses known data by "
-        f"{missed:.2g}",
-        "the sampler stops early, starts late, takes too few steps, or converts the output by another rule",
+        1.0,
+        f"{declared}; with perfect answers the sampler finds a known point, and the spread of a Gaussian "
+        f"within a factor of {1 + spread:.2f}",
+        "the sampler takes too few steps, or scales its noise wrongly",
     )
 
 
-def sampler_error(case: Case) -> float:
-    """Return how far the sampler is off on data whose perfect network is known: a point, and a Gaussian of .5."""
+def try_sampler(case: Case) -> tuple[float, float, float]:
+    """Return how the sampler does on data whose perfect network is known.
+
+    Signal over noise at the first level that it asks for; the largest error where the data are one point; and how many
+    times, less 1, the spread of a Gaussian with standard deviation 0.5 comes out too large or too small.
+    """
     subject = case.subject
     shape = (8, 4, 2, 4, 3)
     x_T = subject.prior(5, shape)
     x0 = torch.randn(shape, generator=torch.Generator().manual_seed(6))
+    asked: list[Tensor] = []
 
     def answer(x_t: Tensor, t: Tensor, clean: Tensor) -> Tensor:
         alpha, sigma = (
@@ -207,6 +254,7 @@ def sampler_error(case: Case) -> float:
         return target(subject.parameterisation, clean, eps, alpha.flatten(), sigma.flatten())
 
     def gaussian(x_t: Tensor, t: Tensor) -> Tensor:
+        asked.append(t)
         alpha, sigma = (
             level.reshape(-1, 1, 1, 1, 1) for level in (subject.schedule.alpha(t), subject.schedule.sigma(t))
         )
@@ -214,7 +262,9 @@ def sampler_error(case: Case) -> float:
 
     point = subject.sampler(lambda x_t, t: answer(x_t, t, x0), x_T)
     spread = subject.sampler(gaussian, x_T).std().item()
-    return max((point - x0).abs().max().item(), factor(spread / 0.5) - 1)
+    first = asked[0].flatten()[:1]
+    left = float(subject.schedule.alpha(first) / subject.schedule.sigma(first).clamp(min=1e-9))
+    return left, (point - x0).abs().max().item(), factor(spread / 0.5) - 1
 
 
 def loss_vs_samples(case: Case) -> Finding:

@@ -24,7 +24,10 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top; padding: .35rem .6rem;
 border-bottom: 1px solid #dde3ea; } code { font-size: .92em; } .ok { color: #1f7a4d; } .warn { color: #a86400; }
 .fail { color: #b3261e; font-weight: 700; } .skipped { color: #77838f; } .remedy { color: #4b5966; }
-figure { margin: 1.5rem 0; } img { max-width: 100%; }
+figure { margin: 1.5rem 0; } img { max-width: 100%; } small { white-space: nowrap; }
+figcaption { font-size: .92em; } .plots { display: grid; gap: 0 1.5rem;
+grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); }
+@media (max-width: 30rem) { .plots { display: block; } table { font-size: .85em; } }
 @media (prefers-color-scheme: dark) { body { background: #14181d; color: #dfe5ec; } td, th { border-color: #2c343d; }
 .ok { color: #58c08c; } .warn { color: #e6a94a; } .fail { color: #ff7b70; } .remedy, .skipped { color: #97a3af; }
 img { background: #fff; } }
@@ -34,19 +37,23 @@ img { background: #fff; } }
 def write_page(path: Path, report: Report, subject: Subject) -> None:
     """Write the page; plots are inside it as PNG, so that it opens without a network."""
     rows = "\n".join(_row(finding) for finding in report.findings)
-    figures = [_figure(_noised_picture(subject), "A recorded future with little, some and much noise; 12 draws each")]
-    figures += [
+    noised = _figure(
+        _noised_picture(subject),
+        "A recorded future (orange), and where 12 draws of it lead with little, some and much noise (grey)",
+    )
+    plots = "".join(
         _figure(_plot(series), f"{finding.check}: {series.title}")
         for finding in report.findings
         for series in finding.series
-    ]
+    )
+    alarms = ", ".join(f'<a href="#{name}"><code>{name}</code></a>' for name in report.alarms())
     title = html.escape(f"Doctor: {report.subject}")
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><meta name="viewport" '
         f'content="width=device-width"><style>{_STYLE}</style></head><body><h1>{title}</h1>'
-        f"<p>{html.escape(closing(report))}</p>"
+        f"<p>{html.escape(closing(report))}{'. Look at ' + alarms if alarms else ''}</p>"
         "<table><thead><tr><th>verdict</th><th>check</th><th>finding</th><th>figure</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table>{''.join(figures)}</body></html>\n"
+        f'<tbody>{rows}</tbody></table>{noised}<div class="plots">{plots}</div></body></html>\n'
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -54,10 +61,11 @@ def write_page(path: Path, report: Report, subject: Subject) -> None:
 
 def _row(finding: Finding) -> str:
     remedy = f'<div class="remedy">{html.escape(finding.remedy)}</div>' if finding.remedy else ""
-    figure = "" if finding.figure is None else f"{finding.figure:.3g}<br><small>{html.escape(limits(finding))}</small>"
+    shown = [html.escape(part) for part in limits(finding).split(", ")]
+    figure = "" if finding.figure is None else f"{finding.figure:.3g}<br><small>{'<br>'.join(shown)}</small>"
     verdict = finding.verdict.value
     return (
-        f'<tr><td class="{verdict}">{verdict}</td><td><code>{finding.check}</code></td>'
+        f'<tr id="{finding.check}"><td class="{verdict}">{verdict}</td><td><code>{finding.check}</code></td>'
         f"<td>{html.escape(finding.finding)}{remedy}</td><td>{figure}</td></tr>"
     )
 
@@ -71,16 +79,18 @@ def _figure(png: bytes, caption: str) -> str:
 def _plot(series: Series) -> bytes:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    figure = Figure(figsize=(6, 2.8), layout="constrained")
     axes = figure.add_subplot()
     for name, values in series.lines.items():
         axes.plot(series.x, values, label=name, marker="o" if len(series.x) < 12 else None, markersize=3)
     axes.set_xlabel(series.x_label)
-    axes.set_title(series.title, fontsize=10)
     if "sigma / alpha" in series.x_label:
         axes.set_xscale("log")
+        axes.set_xticks(series.x, [f"{value:g}" for value in series.x])
+        axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    if len(series.lines) > 1:
+        axes.legend(fontsize=8)
     return _png(figure)
 
 
@@ -105,7 +115,9 @@ def _noised_picture(subject: Subject) -> bytes:
         alpha, sigma = float(subject.schedule.alpha(t[:1])), float(subject.schedule.sigma(t[:1]))
         axes.set_title(f"t = {t[0].item():g}: alpha {alpha:.2f}, sigma {sigma:.2f}", fontsize=10)
         axes.set_aspect("equal", adjustable="datalim")
-        axes.set_xlabel("m")
+        axes.set_xlabel("m ahead")
+        if place == 0:
+            axes.set_ylabel("m to the left")
     return _png(figure)
 
 

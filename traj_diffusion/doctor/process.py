@@ -127,7 +127,18 @@ def prior(case: Case) -> Finding:
     x0 = torch.randint(0, 2, (_COUNT, 1), generator=generator).float() * 2 - 1
     t = torch.full((_COUNT,), last) if subject.schedule.discrete else torch.full((_COUNT,), float(last))
     x_T = subject.add_noise(x0, torch.randn(x0.shape, generator=generator), t).flatten()
-    started = subject.prior(0, (_COUNT // 12, 1, 1, 4, 3)).flatten()
+    drawn = subject.prior(0, _SHAPE)
+    copied, axis = dependence(drawn / sigma)
+    if copied < 1e-5:
+        return judged(
+            "forward.prior",
+            copied,
+            1e-3,
+            1e-5,
+            f"the noise that sampling starts from is correlated along its axis of {axis}, p = {copied:.2g}",
+            "each number needs its own draw: noise is copied, or broadcast, along that axis",
+        )
+    started = drawn.flatten()
     reached = kolmogorov_smirnov(x_T / sigma), kolmogorov_smirnov(started / sigma)
     worst = min(reached, key=lambda test: test[1])
     which = "noised data at the last t" if worst is reached[0] else "the noise that sampling starts from"
@@ -140,6 +151,21 @@ def prior(case: Case) -> Finding:
         f"{(x_T if worst is reached[0] else started).std() / sigma:.3g}, p = {worst[1]:.2g}",
         "sampling must start from sigma(t_max) times unit normal noise, and the schedule must end in it",
     )
+
+
+_SHAPE = (24, 6, 6, 8, 3)
+_AXIS_NAMES = ("examples", "agents", "futures", "knots", "coordinates")
+
+
+def dependence(x: Tensor) -> tuple[float, str]:
+    """Return the smallest p-value, over the axes of x, of neighbours along one being uncorrelated; and that axis."""
+    found = []
+    for axis, name in enumerate(_AXIS_NAMES):
+        size = x.shape[axis]
+        product = x.narrow(axis, 0, size - 1).double() * x.narrow(axis, 1, size - 1).double()
+        score = product.mean() * math.sqrt(product.numel())  # of unit variance where all are independent
+        found.append((min(1.0, len(_AXIS_NAMES) * math.erfc(abs(score.item()) / math.sqrt(2))), name))
+    return min(found)
 
 
 def kolmogorov_smirnov(x: Tensor) -> tuple[float, float]:

@@ -15,6 +15,9 @@ from traj_diffusion.sim_adapter import rollout
 
 LANE_CODES = 4  # the first codes of map pieces are lanes
 OFF_LANE = 3.0  # m from the nearest point of any lane
+# How much more often samples may collide or leave lanes than recorded actions: one agent in ten. It is a bug where they
+# do so as often as agents that drive each other's recorded actions, which know nothing of the place or of each other.
+EXCESS = 0.1
 
 
 def speed(case: Case) -> Finding:
@@ -74,13 +77,14 @@ def _roughness(case: Case, motion: Motion) -> dict[str, Tensor]:
 
 def overlap(case: Case) -> Finding:
     """Agents must not drive through each other more often than recorded actions do."""
-    sampled, recorded = _overlap_rate(case, case.sampled), _overlap_rate(case, case.recorded)
+    sampled, recorded, strange = (_overlap_rate(case, m) for m in (case.sampled, case.recorded, case.handed_round))
     return judged(
         "samples.overlap",
         sampled - recorded,
-        0.3,
-        0.5,
-        f"{sampled:.1%} of moving agents come to overlap somebody, {recorded:.1%} in the data",
+        EXCESS,
+        max(2 * EXCESS, strange - recorded),
+        f"{sampled:.1%} of moving agents come to overlap somebody, {recorded:.1%} in the data, "
+        f"{strange:.1%} where each drives another one's record",
         "a future of a scene must be drawn jointly: one noise level for all of its agents, neighbours' plans visible",
     )
 
@@ -119,13 +123,14 @@ def _world(case: Case, motion: Motion) -> tuple[Tensor, Tensor]:
 
 def offroad(case: Case) -> Finding:
     """Vehicles that are on a lane must stay on lanes as long as recorded actions keep them there."""
-    sampled, recorded = _off_lane_rate(case, case.sampled), _off_lane_rate(case, case.recorded)
+    sampled, recorded, strange = (_off_lane_rate(case, m) for m in (case.sampled, case.recorded, case.handed_round))
     return judged(
         "samples.offroad",
         sampled - recorded,
-        0.3,
-        0.5,
-        f"{sampled:.1%} of moving vehicles on a lane leave all lanes within the plan, {recorded:.1%} in the data",
+        EXCESS,
+        max(2 * EXCESS, strange - recorded),
+        f"{sampled:.1%} of moving vehicles on a lane leave all lanes within the plan, {recorded:.1%} in the data, "
+        f"{strange:.1%} where each drives another one's record",
         "the map is not used, lies in another frame, or headings are off: see conditioning.map and model.equivariance",
     )
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from traj_diffusion.datasets.conditioning import Conditioning, MapTensors
-from traj_diffusion.doctor.case import Case, rounded
-from traj_diffusion.doctor.findings import Finding, NotApplicable, Series, factor, judged
+from traj_diffusion.doctor.case import Case
+from traj_diffusion.doctor.findings import Finding, NotApplicable, factor, judged
 from traj_diffusion.geometry import rotate, wrap_angle
 from traj_diffusion.kinematics import DT
 from traj_diffusion.training.batch import Batch
@@ -154,13 +154,20 @@ def normalisation(case: Case) -> Finding:
     kind = case.batch.conditioning.kind
     there = subject.denormalise(case.x0, kind)
     action = case.batch.action[:, :, None]
+    turned = float((((subject.normalise(action + 1, kind) - case.x0) <= 0) * case.mask).sum())
+    if turned:
+        return judged(
+            "data.normalisation",
+            turned,
+            0.0,
+            0.0,
+            "the normaliser turns the sign of a coordinate, or wipes it out: a larger action gives no larger x0",
+            "scales must be positive: look at the normaliser that is stored with the weights",
+        )
     lost = float(((there - action) * case.mask).norm() / (action * case.mask).norm().clamp(min=1e-9))
     power = (case.x0.square() * case.mask).sum((0, 1, 2, 3)) / case.mask.sum().clamp(min=1)
     std = [value for value in power.sqrt().tolist() if value > 1e-3]
     worst = max((factor(value) for value in std), default=math.inf)
-    series = (
-        Series("standard deviation of x0", "coordinate", tuple(map(float, range(len(std)))), {"x0": rounded(std)}),
-    )
     if not lost <= 1e-3:
         return judged(
             "data.normalisation",
@@ -169,14 +176,12 @@ def normalisation(case: Case) -> Finding:
             1.01,
             f"normalising and back changes actions by {lost:.2g} of their size",
             "the normaliser is applied twice, or on one way only",
-            series,
         )
     return judged(
         "data.normalisation",
         worst,
-        4.0,
-        7.0,
+        1.75,
+        2.5,
         f"coordinates of normalised data have standard deviations of {', '.join(f'{value:.2g}' for value in std)}",
         "the normaliser does not belong to these data: missing, applied twice, or of another data set",
-        series,
     )

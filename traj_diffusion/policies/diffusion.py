@@ -26,6 +26,7 @@ from traj_diffusion.datasets.conditioning import (
 )
 from traj_diffusion.diffusion import (
     Ddim,
+    Denoiser,
     as_denoiser,
     initial_noise,
     keyed_normal,
@@ -201,9 +202,16 @@ class DiffusionPolicy:
         def network(x_t: Tensor, t: Tensor) -> Tensor:
             return self.model(x_t[:, :, None], t[:, None, None].expand(*x_t.shape[:2], 1), scenes)[:, :, 0]
 
+        return self.denoise(network, self.start(eps))[: len(block)]
+
+    def start(self, eps: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Return x_T, from which sampling starts, of unit noise."""
+        return initial_noise(eps, self._schedule)
+
+    def denoise(self, network: Denoiser, x_T: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Return x0 by this policy's sampler, from a network (x_t, t) -> prediction; t is [first axis of x_t]."""
         denoise = as_denoiser(network, self.model.config.parameterisation, self._schedule)
-        x_T = initial_noise(eps, self._schedule)
-        return sample(denoise, x_T, self._schedule, self._grid, Ddim())[: len(block)]
+        return sample(denoise, x_T, self._schedule, self._grid, Ddim())
 
     def _futures(self, c: Conditioning, request: PlanRequest, action: Float[Tensor, "R K A k 3"]) -> Plan:
         """Return where physical actions lead, in world coordinates."""
