@@ -92,7 +92,7 @@ def evaluate(
                 if one.id is not None:
                     _note(one.id, file, seen)
             for scene in read_scenes([one for one in entries if one.id is None or not known(one.id, file)]):
-                if scene.id not in digests:
+                if all(scene.id != one.id for one in entries):
                     _note(scene.id, file, seen)
                     if known(scene.id, file):
                         continue
