@@ -162,7 +162,7 @@ def changed(made: Rollouts, how: str) -> Rollouts:
     [
         ("nan", "finite"),
         ("wrong ids", "3 agents are missing (ids [1, 2, 3]), 3 do not belong"),
-        ("an id twice", "twice"),
+        ("an id twice", "agent ids repeat"),
         ("too short", "50 steps per run; 80 or more"),
         ("wrong start", "first_step is 12; 11 fits"),
         ("another scene", "the scene at hand is crossing"),

@@ -127,6 +127,26 @@ def test_a_killed_process_loses_no_finished_row(tmp_path: Path, source: Path) ->
     assert run_table([again]) == run_table([whole])
 
 
+def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path, source: Path) -> None:
+    code = (
+        "import multiprocessing, os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from traj_diffusion.evaluation import RunSettings, evaluate\n"
+        "def stop(scene):\n"
+        "    print(*(child.pid for child in multiprocessing.active_children()), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if __name__ == '__main__':\n"
+        "    evaluate(sys.argv[1], 'log_noise', RunSettings(rollouts=2), Path(sys.argv[2]), workers=2, progress=stop)\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    command = [sys.executable, "-P", str(script), str(source), str(tmp_path / "rows.jsonl")]
+    # Workers inherit the pipe, so that its end comes when the last of them is gone.
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=200, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(done.stdout.split()) >= 2
+
+
 def test_processes_change_nothing(tmp_path: Path, source: Path) -> None:
     alone = evaluate(source, "log_noise", FEW, tmp_path / "a.jsonl", workers=1)
     shared = evaluate(source, "log_noise", FEW, tmp_path / "b.jsonl", workers=2)

@@ -1,7 +1,9 @@
 """Scenes shared out over processes. Results come in the order of the scenes, whatever the number of workers."""
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -94,7 +96,16 @@ def _finished(file: Path, scene: Scene, future: "Future[Result]") -> tuple[Scene
 def _begin(shared: Any) -> None:
     global _shared
     _shared = shared
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """Leave when the parent is gone: a worker holds both ends of its queue, and would wait for ever after a kill."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _work(job: Callable[[Any, Scene], Any], scene: Scene) -> Any:

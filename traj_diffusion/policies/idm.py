@@ -184,7 +184,10 @@ class _Fleet:
         window = np.minimum(first[:, None] + np.arange(int(LOOKAHEAD / SPACING)), self.points.shape[1] - 1)
         each = np.arange(len(cars))
         ahead, angle = self.points[each[:, None], window], self.heading[each[:, None], window, 0]
-        apart = ((place[None, :, None, :2] - ahead[:, None, :, :2]) ** 2).sum(-1)
+        # A sum over an axis of two takes numpy several times as long as this.
+        apart = (place[None, :, None, 0] - ahead[:, None, :, 0]) ** 2 + (
+            place[None, :, None, 1] - ahead[:, None, :, 1]
+        ) ** 2
         nearest = apart.argmin(-1)
         at, along = ahead[each[:, None], nearest], angle[each[:, None], nearest]
         offset = place[None] - at

@@ -73,32 +73,41 @@ class LaneMap:
         It is the nearest one within 2.5 m that leads within 45 degrees of the heading, on the same storey. Where lanes
         fork they lie upon each other, so that the heading counts too and, where that says nothing, the straighter one.
         """
-        if not len(self.lane):
-            return np.full(len(position), -1, np.int64), np.zeros(len(position))
         length = np.linalg.norm(self.along, axis=-1)
-        offset = position[:, None, :2] - self.begin[:, :2]
-        place = (offset * self.along).sum(-1) / length**2
+        lane, done = np.full(len(position), -1, np.int64), np.zeros(len(position))
+        for row, (place, course) in enumerate(zip(position, heading, strict=True)):
+            near = (np.abs(place[:2] - self.begin[:, :2]) <= length[:, None] + BESIDE).all(-1)
+            lane[row], done[row] = self._nearest(place, float(course), np.flatnonzero(near), length)
+        return lane, done
+
+    def _nearest(
+        self,
+        position: Float64[np.ndarray, " 3"],
+        heading: float,
+        near: Int64[np.ndarray, " near"],
+        length: Float64[np.ndarray, " S"],
+    ) -> tuple[int, float]:
+        """Return lane and distance along it of one vehicle, whose segment is among the near ones."""
+        begin, along, long = self.begin[near], self.along[near], length[near]
+        offset = position[:2] - begin[:, :2]
+        place = (offset * along).sum(-1) / long**2
         share = np.clip(place, 0, 1)
-        gap = np.linalg.norm(offset - share[..., None] * self.along, axis=-1)
-        turn = wrap_angle(np.arctan2(self.along[:, 1], self.along[:, 0]) - heading[:, None])
-        fits = (np.abs(turn) <= _ALONG) & (np.abs(position[:, None, 2] - self.begin[:, 2]) <= _STOREY)
-        fits &= gap <= BESIDE
-        cost = (
-            gap
-            + _PER_TURN * np.abs(turn)
-            + _PER_BEND * self.bend
-            + _RATHER * (self.goes_on == np.arange(len(self.lane)))
-        )
-        best = np.where(fits, cost, np.inf).argmin(1)
-        each = np.arange(len(position))
+        gap = np.linalg.norm(offset - share[:, None] * along, axis=-1)
+        turn = wrap_angle(np.arctan2(along[:, 1], along[:, 0]) - heading)
+        fits = (np.abs(turn) <= _ALONG) & (np.abs(position[2] - begin[:, 2]) <= _STOREY) & (gap <= BESIDE)
+        if not fits.any():
+            return -1, 0.0
+        onward = self.goes_on[near]
+        cost = gap + _PER_TURN * np.abs(turn) + _PER_BEND * self.bend[near] + _RATHER * (onward == near)
+        best = int(np.where(fits, cost, np.inf).argmin())
         # Behind a lane's end its own piece beyond counts: clipped to the end, nobody would ever get away from it.
-        onward = self.goes_on[best]
-        past = (onward >= 0) & fits[each, onward] & (place[each, onward] > 0) & (gap[each, onward] <= gap[each, best])
-        best = np.where(past, onward, best)
-        on = fits[each, best]
+        beyond = int(np.searchsorted(near, onward[best]))
+        if onward[best] >= 0 and beyond < len(near) and near[beyond] == onward[best]:
+            best = beyond if fits[beyond] and place[beyond] > 0 and gap[beyond] <= gap[best] else best
         # Clipped to the first point, who comes onto a lane would leap to it, and lose its way again at each plan.
-        share = np.where(self.distance == 0, np.minimum(place, 1), share)
-        return np.where(on, self.lane[best], -1), self.distance[best] + (share * length)[each, best]
+        first = self.distance[near[best]] == 0
+        part = min(float(place[best]), 1.0) if first else float(share[best])
+        return int(self.lane[near[best]]), float(self.distance[near[best]] + part * long[best])
 
     def ahead(self, lane: int, reach: float) -> list[int]:
         """Return the lane and its successors, until they are `reach` metres long; where a lane forks, the straightest.
