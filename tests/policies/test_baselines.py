@@ -84,7 +84,7 @@ def test_a_standing_car_whose_heading_jitters_does_not_turn() -> None:
 
 
 def test_idm_reaches_the_gap_of_its_equilibrium_behind_a_slower_leader() -> None:
-    # In equilibrium s = (s0 + v T) / sqrt(1 - (v / v0)^4) (Treiber et al. 2000, equation 5).
+    # In equilibrium s = (s0 + v T) / sqrt(1 - (v / v0)^4) (Treiber et al. 2000).
     scene = straight_road(speeds=(6.0, 9.0), gap=20.0)
     kinds = np.array([AgentKind.OTHER, AgentKind.VEHICLE], np.uint8)  # nobody but vehicles follows the model
     scene = replace(scene, agents=replace(scene.agents, kind=kinds))

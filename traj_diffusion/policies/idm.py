@@ -27,7 +27,7 @@ class IdmFollower:
     """Each vehicle follows its lane and the straightest successors, keeps off its leader, and stops at red.
 
     Acceleration is a [1 - (v / v0)^4 - (s* / s)^2] with s* = s0 + v T + v dv / (2 sqrt(a b)) (Treiber, Hennecke &
-    Helbing 2000, equations 2 and 3), with the city traffic values of Treiber & Kesting 2013, table 11.2. v0 is the
+    Helbing 2000), with the city traffic values of Treiber & Kesting 2013, table 11.2. v0 is the
     lane's limit where recorded, 54 km/h elsewhere, and less in bends (3 m/s^2 sideways). The leader is the next agent
     of any kind whose box reaches into the path. Who stands beside the centre line or on no lane stays; who drives on no
     lane brakes to a stop. All but vehicles keep their velocity. There is no noise: all futures are the same.
