@@ -28,7 +28,7 @@ def entry_of(policy: str | Path, out: Path, steps: int | None = None) -> Any:
     from traj_diffusion.policies import load_policy
 
     if isinstance(policy, Path):
-        return policy if policy.is_dir() else unpacked(policy, out / f"{policy.name}.rollouts")
+        return policy if policy.is_dir() else unpacked(policy, out / policy.name.partition(".")[0])
     return policy if policy in LOG_BASELINES else load_policy(policy, steps)
 
 
