@@ -86,6 +86,7 @@ def test_every_table_names_year_rate_r_and_k() -> None:
     text = run_table([driven, replayed])
     assert "cv: WOSAC sim_agents_2025; R = 4 rollouts, K = 1, replanned at 10 Hz; 1 scenes" in text
     assert "log: WOSAC sim_agents_2025; R = 4 rollouts, K = 1, never replanned; 1 scenes" in text
+    assert "cv: WOSAC warns for 1 scenes, the first: 4 rollouts" in text  # official numbers are those of 32
     assert json.loads(json.dumps(run_figures(driven), allow_nan=False))["wosac"]["metametric"]["scenes"] == 1
 
 

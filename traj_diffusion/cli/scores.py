@@ -108,7 +108,8 @@ def evaluate(
     if engine == "official":
         official_python()
         workers = workers or 1  # a scene takes it up to 8 GB
-    entries = [entry_of(one, out, steps) for one in (*files, *policies)]
+    chosen: tuple[Path | str, ...] = (*files, *policies)
+    entries = [entry_of(one, out, steps) for one in chosen]
     names = [entry_name(entry) for entry in entries]
     if len(set(names)) < len(names):
         raise click.UsageError(f"two columns are called alike: {', '.join(names)}")

@@ -91,6 +91,9 @@ def captions(runs: Sequence[Run]) -> list[str]:
         absent = [row for row in run.rows if row.wosac is None]
         if absent:
             lines.append(f"{run.name}: no WOSAC for {len(absent)} scenes, the first: {absent[0].wosac_absent}")
+        warned = [row.wosac.warnings for row in run.rows if row.wosac is not None and row.wosac.warnings]
+        if warned:
+            lines.append(f"{run.name}: WOSAC warns for {len(warned)} scenes, the first: {warned[0][0]}")
         if run.missing:
             total = len(run.missing) + len(run.rows)
             lines.append(f"{run.name}: no rollouts for {len(run.missing)} of {total} scenes: {', '.join(run.missing)}")
