@@ -40,5 +40,5 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt traj_diffusion/__ini
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) --editable ".[dev,sumo,gym]"
+	$(PIP) --editable ".[dev,sumo,gym,train]"
 	touch $@

@@ -27,5 +27,5 @@ def test_what_does_not_fit_is_one_clear_error(assignment: str, message: str) -> 
 
 
 def test_an_unknown_config_names_the_known_ones() -> None:
-    with pytest.raises(BadConfig, match="known: tiny"):
+    with pytest.raises(BadConfig, match="known: base, small, tiny"):
         load_train_config("huge")

@@ -1,7 +1,9 @@
 """Training: it learns, and after a kill it goes on bit for bit."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,11 @@ import pytest
 import torch
 
 from traj_diffusion.datasets.cache import Cache, CacheShape, write_cache
-from traj_diffusion.errors import BadCheckpoint, BadInput, TrainingDiverged
+from traj_diffusion.errors import BadCheckpoint, BadConfig, BadInput, TrainingDiverged
 from traj_diffusion.model import ModelConfig, load_checkpoint
 from traj_diffusion.testing import crossing, straight_road
-from traj_diffusion.training import TrainConfig, train
-from traj_diffusion.training.train import batch_rows, learning_rate
+from traj_diffusion.training import Machine, TrainConfig, train, validation
+from traj_diffusion.training.order import batch_rows, learning_rate
 
 CONFIG = TrainConfig(
     model=ModelConfig(
@@ -27,6 +29,9 @@ CONFIG = TrainConfig(
 )
 
 
+CPU = Machine("cpu")
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     folder = tmp_path_factory.mktemp("cache")
@@ -36,7 +41,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 
 
 def quietly(config: TrainConfig, cache: Cache, out: Path) -> Path:
-    return train(config, cache, out, "test", "made scenes", lambda step, means: None)
+    return train(config, cache, out, "test", "made scenes", machine=CPU)
 
 
 def test_training_interrupted_and_resumed_gives_the_same_bits(cache: Cache, tmp_path: Path) -> None:
@@ -49,7 +54,7 @@ def test_training_interrupted_and_resumed_gives_the_same_bits(cache: Cache, tmp_
 
     whole = quietly(CONFIG, cache, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(CONFIG, cache, tmp_path / "cut", "test", "made scenes", die)
+        train(CONFIG, cache, tmp_path / "cut", "test", "made scenes", die, CPU)
     resumed = quietly(CONFIG, cache, tmp_path / "cut")
     assert whole.read_bytes()[-1000:] == resumed.read_bytes()[-1000:]
     first, second = (load_checkpoint(path)[0].state_dict() for path in (whole, resumed))
@@ -60,8 +65,12 @@ def test_training_interrupted_and_resumed_gives_the_same_bits(cache: Cache, tmp_
 
 def test_the_loss_falls(cache: Cache, tmp_path: Path) -> None:
     losses: list[float] = []
-    config = replace(CONFIG, steps=120, save_every=20, learning_rate=5e-3)
-    train(config, cache, tmp_path, "test", "made scenes", lambda step, means: losses.append(means["loss"]))
+    config = replace(CONFIG, steps=120, save_every=20, learning_rate=5e-3, disturb=0.0)
+
+    def note(step: int, means: Mapping[str, float]) -> None:
+        losses.extend([means["loss"]] if means else [])
+
+    train(config, cache, tmp_path, "test", "made scenes", note, CPU)
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -77,6 +86,28 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(cache: Cache, tmp_
     assert (tmp_path / "diverged.npz").is_file()
 
 
+def test_a_batch_in_parts_learns_from_all_of_it(cache: Cache, tmp_path: Path) -> None:
+    parts: list[Mapping[str, float]] = []
+    config = replace(CONFIG, accumulate=2, steps=2)
+    train(config, cache, tmp_path, "test", "made scenes", lambda step, means: parts.append(means), CPU)
+    assert np.isfinite(parts[-1]["loss"])
+    with pytest.raises(BadConfig, match="a batch of 4 scenes cannot be shared among 3 parts"):
+        quietly(replace(CONFIG, accumulate=3), cache, tmp_path / "other")
+
+
+def test_validation_scores_rollouts_and_keeps_the_weights(cache: Cache, tmp_path: Path) -> None:
+    scenes = [straight_road(speeds=(5.0, 6.0))]
+    config = replace(CONFIG, validate_every=4)
+    train(config, cache, tmp_path, "test", "made scenes", machine=CPU, validate=partial(validation, scenes))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    found = [line for line in lines if "validation/metametric" in line]
+    assert [line["step"] for line in found] == [4, 6]
+    assert all(0 < line["validation/metametric"] < 1 for line in found)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.safetensors"))
+    assert kept == ["test-4.safetensors", "test-6.safetensors"]
+    assert load_checkpoint(tmp_path / "test.safetensors")[1]["provenance"]["metrics"]["validation/metametric"] > 0
+
+
 def test_too_few_scenes_are_named(cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds 10 scenes, a batch needs 64"):
         quietly(replace(CONFIG, batch=64), cache, tmp_path)
@@ -90,7 +121,11 @@ def test_an_epoch_visits_every_sample_once() -> None:
 
 
 def test_the_rate_warms_up_and_comes_down() -> None:
-    config = TrainConfig(steps=1000, warm_up=100, learning_rate=1.0)
-    rates = [learning_rate(config, step) for step in (0, 99, 500, 999)]
-    assert rates[0] == pytest.approx(0.01, rel=0.01)
-    assert rates[1] > rates[2] > rates[3] == pytest.approx(0.05, abs=0.01)
+    config = TrainConfig(steps=1000, warm_up=100, decay=0.2, learning_rate=1.0)
+    assert [learning_rate(config, step) for step in (0, 99, 799, 900)] == pytest.approx([0.01, 1.0, 1.0, 0.5])
+    assert 0 < learning_rate(config, 999) < 0.01
+
+
+def test_a_longer_training_has_the_same_rates_until_the_shorter_ones_come_down() -> None:
+    short, long = TrainConfig(steps=1000, decay=0.25), TrainConfig(steps=4000, decay=0.25)
+    assert all(learning_rate(short, step) == learning_rate(long, step) for step in range(0, 750, 50))

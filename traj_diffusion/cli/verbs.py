@@ -1,6 +1,5 @@
 """The verbs: each parses, calls one function of a lower room, and prints. What is heavy is imported inside."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import click
 from traj_diffusion.cli.bars import progress_bar
 from traj_diffusion.cli.doctor import doctor
 from traj_diffusion.cli.scores import benchmark, evaluate
+from traj_diffusion.cli.train import train
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -110,38 +110,6 @@ def prepare(sources: tuple[str, ...], out: Path) -> None:
     with progress_bar(None, "scenes") as bar:
         report = prepare_cache(sources, out, lambda done: bar.update(1))
     click.echo(report)
-
-
-@click.command(
-    epilog="\b\nExample:\n  traj-diffusion train --config tiny --cache cache --out runs/tiny steps=2000 batch=8"
-)
-@click.option("--config", default="tiny", show_default=True, help="A setting in configs/train.")
-@click.option("--cache", type=_FOLDER, required=True, help="A folder that `prepare` made.")
-@click.option("--out", type=_FOLDER, required=True, help="Checkpoints and log; a second run goes on from there.")
-@click.option(
-    "--data", default="not stated", help="What the cache holds and under which licence; kept with the weights."
-)
-@click.option("--threads", default=None, type=_COUNT, help="Threads of torch.  [default: all cores]")
-@click.argument("settings", nargs=-1)
-def train(config: str, cache: Path, out: Path, data: str, threads: int | None, settings: tuple[str, ...]) -> None:
-    """Train a model on a cache. SETTINGS are key=value, such as steps=2000."""
-    import torch
-
-    from traj_diffusion.datasets.cache import Cache
-    from traj_diffusion.training import train as run
-    from traj_diffusion.training.config import load_train_config
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    settled = load_train_config(config, settings)
-
-    def show(step: int, means: Mapping[str, float]) -> None:
-        bar.update(step - bar.pos)
-        click.echo("  ".join(f"{name} {value:.4f}" for name, value in means.items()), err=True)
-
-    with progress_bar(settled.steps, "steps") as bar:
-        path = run(settled, Cache(cache), out, config, data, show)
-    click.echo(f"checkpoint: {path}")
 
 
 VERBS = (rollout, evaluate, benchmark, inspect, synthesize, prepare, train, doctor)

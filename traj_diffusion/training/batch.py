@@ -1,6 +1,6 @@
 """From cached samples to what a training step needs: conditioning, the clean actions, and the recorded future."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,6 +11,7 @@ from traj_diffusion.datasets.conditioning import ABSENT_ROUTE, HISTORY_STEPS, Co
 from traj_diffusion.geometry import to_local
 from traj_diffusion.kinematics import encode
 from traj_diffusion.training.config import TrainConfig
+from traj_diffusion.training.disturb import disturbed
 
 STANDING = 0.5  # m; who moves less within the plan counts as standing
 
@@ -27,6 +28,10 @@ class Batch:
     heading: Float[Tensor, "B A F"]
     valid: Bool[Tensor, "B A F"]
     weight: Float[Tensor, "B A"]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return a copy on that device."""
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def make_batch(sample: Sample, config: TrainConfig, generator: torch.Generator | None) -> Batch:
@@ -51,10 +56,17 @@ def make_batch(sample: Sample, config: TrainConfig, generator: torch.Generator |
         forgotten = chance(config.drop_history, batch, agents)
         seen = torch.cat([seen[..., :-1] & ~forgotten[..., None], seen[..., -1:]], -1)
 
+    past = (
+        tensors["position"][:, :, : now + 1],
+        tensors["heading"][:, :, : now + 1],
+        tensors["velocity"][:, :, : now + 1],
+    )
+    if generator is not None:
+        past = disturbed(*past, kind, config, generator)
     c = condition(
-        position=tensors["position"][:, :, : now + 1],
-        heading=tensors["heading"][:, :, : now + 1],
-        velocity=tensors["velocity"][:, :, : now + 1],
+        position=past[0],
+        heading=past[1],
+        velocity=past[2],
         valid=seen,
         size=tensors["size"],
         kind=kind,
@@ -67,7 +79,7 @@ def make_batch(sample: Sample, config: TrainConfig, generator: torch.Generator |
     frame, facing = c.pose[..., None, :2], c.pose[..., None, 2]
     future = slice(now + 1, now + 1 + config.model.knots * 5)
     position = to_local(tensors["position"][:, :, future], frame, facing)
-    heading = tensors["heading"][:, :, future] - tensors["heading"][:, :, now : now + 1]
+    heading = tensors["heading"][:, :, future] - past[1][:, :, now:]
     known = valid[:, :, future] & c.valid[..., None]
     action, supported = encode(position, heading, known, c.speed, c.kind, c.size[..., 0])
     moved = (position.norm(dim=-1) * known).amax(-1) > STANDING

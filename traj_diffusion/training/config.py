@@ -18,6 +18,7 @@ class TrainConfig:
     noise_draws: int = 4  # noised futures per scene and step; they share one encoding
     learning_rate: float = 6e-4
     warm_up: int = 300  # steps
+    decay: float = 0.25  # share of the steps, the last ones, over which the rate falls to zero
     weight_decay: float = 0.01
     clip: float = 1.0  # norm of the gradient
     ema: float = 0.999
@@ -26,14 +27,21 @@ class TrainConfig:
     drop_route: float = 0.3  # share of agents whose route is hidden
     drop_lights: float = 0.05  # share of scenes whose lights are hidden
     drop_history: float = 0.1  # share of agents of which only the present is shown
+    mixed_levels: float = 0.25  # share of futures in which every agent has a noise level of its own
+    disturb: float = 0.5  # share of moving vehicles and cyclists whose past is drawn off the record
+    disturb_sideways: float = 0.3  # m, standard deviation
+    disturb_turn: float = 0.03  # rad
+    disturb_pace: float = 0.04  # share of the speed
     seed: int = 0
     save_every: int = 500  # steps
+    validate_every: int = 2_000  # steps
+    accumulate: int = 1  # parts into which a batch is cut, one after the other
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "noise_draws", "save_every"):
+        for name in ("steps", "batch", "noise_draws", "save_every", "validate_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise BadConfig(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("drop_route", "drop_lights", "drop_history"):
+        for name in ("drop_route", "drop_lights", "drop_history", "mixed_levels", "disturb", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadConfig(f"{name} is a share between 0 and 1, not {getattr(self, name)}")
 

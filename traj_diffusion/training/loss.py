@@ -2,14 +2,28 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from traj_diffusion.diffusion import Schedule, add_noise, to_x0
+from traj_diffusion.diffusion import Schedule, add_noise, make_schedule, to_x0
 from traj_diffusion.kinematics import decode
 from traj_diffusion.model import TrafficDiffusion
 from traj_diffusion.training.batch import Batch
 from traj_diffusion.training.config import TrainConfig
+
+
+class Objective(nn.Module):
+    """The training loss as a module, so that whatever wraps a module (precision, many processes) wraps all of it."""
+
+    def __init__(self, model: TrafficDiffusion, config: TrainConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.schedule = make_schedule(model.config.schedule)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Return the loss of one batch and its parts; noise comes from the generator, which is on the CPU."""
+        return training_loss(self.model, batch, self.schedule, self.config, generator)
 
 
 def training_loss(
@@ -17,19 +31,20 @@ def training_loss(
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Return the loss of one batch and its parts.
 
-    The action part is the mean squared error of x0 (Ho et al. 2020 with x0 as target); all agents of one future share
-    their noise level, for the joint future is one sample. The trajectory part is a Huber loss of positions, weighed
-    by the share of signal alpha²: where x_t is mostly noise, x0 is an average over futures and leads nowhere.
+    The action part is the mean squared error of x0 (Ho et al. 2020 with x0 as target). The agents of most futures share
+    their noise level, for the joint future is one sample; in the others each has its own, as where some are given. The
+    trajectory part is a Huber loss of positions, weighed by the share of signal alpha²: where x_t is mostly noise, x0
+    is an average over futures and leads nowhere.
     """
     c, draws = batch.conditioning, config.noise_draws
     size, agents = c.valid.shape
     x0 = model.normalise(batch.action, c.kind)[:, :, None].expand(-1, -1, draws, -1, -1)
-    t = torch.rand(size, 1, draws, generator=generator)
-    eps = torch.randn(x0.shape, generator=generator)
+    t = noise_levels(size, agents, draws, config.mixed_levels, generator).to(x0.device)
+    eps = torch.randn(x0.shape, generator=generator).to(x0.device)
     x_t = add_noise(x0.contiguous(), eps, t, schedule)
 
     prepared = model.encode(c, batch.map, model.encode_map(batch.map))
-    prediction = model(x_t, t.expand(-1, agents, -1), prepared)
+    prediction = model(x_t, t, prepared)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     estimate = to_x0(model.config.parameterisation, prediction, x_t, alpha, sigma)
 
@@ -48,3 +63,12 @@ def training_loss(
 
     loss = action_loss + config.trajectory_weight * trajectory_loss
     return loss, {"loss": loss.detach(), "action": action_loss.detach(), "trajectory": trajectory_loss.detach()}
+
+
+def noise_levels(
+    size: int, agents: int, draws: int, mixed: float, generator: torch.Generator
+) -> Float[Tensor, "B A D"]:
+    """Return uniform diffusion times: shared by the agents of a future, or each its own in a share `mixed` of them."""
+    shared = torch.rand(size, 1, draws, generator=generator)
+    own = torch.rand(size, agents, draws, generator=generator)
+    return torch.where(torch.rand(size, 1, draws, generator=generator) < mixed, own, shared)

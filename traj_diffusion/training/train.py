@@ -1,38 +1,67 @@
-"""The training loop. It saves as it goes, and goes on where it was killed."""
+"""The training loop, on Lightning Fabric: one CPU, one GPU, many nodes. It saves as it goes, and survives a kill."""
 
 import json
-import math
-import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from traj_diffusion.datasets.cache import Cache, Sample
-from traj_diffusion.diffusion import make_schedule
-from traj_diffusion.errors import BadInput, TrainingDiverged
+from traj_diffusion.errors import BadConfig, BadInput, MissingExtra, TrainingDiverged
 from traj_diffusion.model import Provenance, TrafficDiffusion, save_checkpoint
 from traj_diffusion.scene.archive import atomic_path
 from traj_diffusion.training.batch import make_batch
 from traj_diffusion.training.config import TrainConfig
-from traj_diffusion.training.loss import training_loss
+from traj_diffusion.training.log import Log
+from traj_diffusion.training.loss import Objective
+from traj_diffusion.training.order import batch_rows, key_of, learning_rate
 from traj_diffusion.training.state import FILE, TrainState
 
 Progress = Callable[[int, Mapping[str, float]], None]
+Validate = Callable[[TrafficDiffusion], Mapping[str, float]]
 
 
-def train(config: TrainConfig, cache: Cache, out: Path, name: str, data: str, progress: Progress) -> Path:
+@dataclass(frozen=True)
+class Machine:
+    """Where a training runs, in the words of Lightning Fabric."""
+
+    accelerator: str = "auto"  # cpu, cuda, mps
+    devices: str = "auto"  # how many of them on each node; on CPUs, how many processes
+    nodes: int = 1
+    precision: str = "32-true"  # or bf16-mixed, 16-mixed
+
+
+def train(
+    config: TrainConfig,
+    cache: Cache,
+    out: Path,
+    name: str,
+    data: str,
+    progress: Progress = lambda step, means: None,
+    machine: Machine | None = None,
+    validate: Validate | None = None,
+) -> Path:
     """Train until `config.steps`, from `out`'s saved state where there is one, and return the checkpoint's path.
 
-    `data` says what the cache holds, with its licence, and goes into the checkpoint. Averages of the loss since the
-    last report go to `progress` at every save, and as JSON lines to `out`/log.jsonl.
+    `data` says what the cache holds, with its licence, and goes into the checkpoint. `progress` is told of every step,
+    and at every save of the averages of the loss since the last one; these also go to `out`/log.jsonl and to
+    TensorBoard files. Every `config.validate_every` steps `validate` scores the moving average of the weights, and the
+    weights are kept in `out`/checkpoints. On one CPU the result after a kill has the same bits as without.
     """
+    fabric = _fabric(machine or Machine())
+    parts = fabric.world_size * config.accumulate
+    if config.batch % parts:
+        raise BadConfig(f"a batch of {config.batch} scenes cannot be shared among {parts} parts")
     if len(cache) < config.batch:
         raise BadInput(f"the cache holds {len(cache)} scenes, a batch needs {config.batch}")
     torch.manual_seed(config.seed)
-    model = TrafficDiffusion(config.model)
+    model = TrafficDiffusion(config.model).to(fabric.device)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
     )
@@ -40,37 +69,85 @@ def train(config: TrainConfig, cache: Cache, out: Path, name: str, data: str, pr
     if (out / FILE).is_file():
         state.load(out, config)
     out.mkdir(parents=True, exist_ok=True)
+    log = Log(out, state.step) if fabric.is_global_zero else None
+    objective, stepper = fabric.setup(Objective(model, config), optimiser)
 
-    schedule = make_schedule(config.model.schedule)
-    sums: dict[str, float] = {}
-    began = time.perf_counter() - state.seconds
+    sums: dict[str, Tensor] = {}
+    began, first = perf_counter() - state.seconds, state.step
     while state.step < config.steps:
-        generator = torch.Generator().manual_seed(_key(config.seed, state.step))
-        sample = trimmed(cache.batch(batch_rows(cache.agents, config.batch, config.seed, state.step)))
-        loss, parts = training_loss(model, make_batch(sample, config, generator), schedule, config, generator)
-        if not torch.isfinite(loss):
-            np.savez(out / "diverged.npz", allow_pickle=False, **sample)
-            raise TrainingDiverged(f"the loss is {loss.item()} at step {state.step}; its batch is {out}/diverged.npz")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        means: dict[str, float] = {}
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(config, state.step)
-        optimiser.step()
+        found = _descend(fabric, objective, stepper, cache, config, state.step, out)
         _average(state.average, model, min(config.ema, (1 + state.step) / (10 + state.step)))
         state.step += 1
-        for key, value in {**parts, "gradient": norm}.items():
-            sums[key] = sums.get(key, 0.0) + float(value)
-        if state.step % config.save_every == 0 or state.step == config.steps:
-            state.seconds = time.perf_counter() - began
-            state.save(out, config)
-            count = (state.step - 1) % config.save_every + 1
-            means = {key: total / count for key, total in sums.items()}
+        for key, value in found.items():
+            sums[key] = sums.get(key, torch.zeros_like(value)) + value
+        last = state.step == config.steps
+        if state.step % config.save_every == 0 or last:
+            state.seconds = perf_counter() - began
+            count = min((state.step - 1) % config.save_every + 1, state.step - first)
+            means = {key: float(total) / count for key, total in sums.items()}
             sums = {}
-            with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps({"step": state.step, "hours": state.seconds / 3600, **means}) + "\n")
-            progress(state.step, means)
-    return export(state, config, out / f"{name}.safetensors", name, data, {})
+            if log is not None:
+                state.save(out, config)
+                log.write(state.step, state.seconds, means)
+        if validate is not None and log is not None and (state.step % config.validate_every == 0 or last):
+            figures = dict(validate(state.average))
+            log.write(state.step, state.seconds, figures)
+            export(state, config, out / "checkpoints" / f"{name}-{state.step}.safetensors", name, data, figures)
+            means |= figures
+        progress(state.step, means)
+    path = out / f"{name}.safetensors"
+    if log is not None:
+        log.close()
+        export(state, config, path, name, data, means if validate is not None else {})
+    fabric.barrier()
+    return path
+
+
+def _fabric(machine: Machine) -> Any:
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise MissingExtra("lightning-fabric", "train") from error
+    devices: str | int = int(machine.devices) if machine.devices.isdigit() else machine.devices
+    if machine.accelerator == "cpu" and devices == "auto":
+        devices = 1
+    fabric = Fabric(
+        accelerator=machine.accelerator, devices=devices, num_nodes=machine.nodes, precision=machine.precision
+    )
+    fabric.launch()
+    return fabric
+
+
+def _descend(
+    fabric: Any, objective: Any, optimiser: Any, cache: Cache, config: TrainConfig, step: int, out: Path
+) -> dict[str, Tensor]:
+    """Take one step down the gradient of this process's parts of the batch, and return what was found on the way."""
+    rows = batch_rows(cache.agents, config.batch, config.seed, step)
+    parts = np.array_split(rows, fabric.world_size * config.accumulate)
+    mine = range(fabric.global_rank * config.accumulate, (fabric.global_rank + 1) * config.accumulate)
+    optimiser.zero_grad(set_to_none=True)
+    found: dict[str, Tensor] = {}
+    for part in mine:
+        generator = torch.Generator().manual_seed(key_of(config.seed, step, part))
+        sample = trimmed(cache.batch(parts[part]))
+        batch = make_batch(sample, config, generator).to(fabric.device)
+        with fabric.no_backward_sync(objective, enabled=part != mine[-1]):
+            loss, pieces = objective(batch, generator)
+            fabric.backward(loss / config.accumulate)
+        for key, value in pieces.items():
+            found[key] = found.get(key, torch.zeros_like(value)) + value / config.accumulate
+    norm = fabric.clip_gradients(objective, optimiser, max_norm=config.clip, error_if_nonfinite=False)
+    if not torch.isfinite(norm + found["loss"]):
+        np.savez(out / "diverged.npz", allow_pickle=False, **sample)
+        raise TrainingDiverged(
+            f"the loss is {found['loss'].item()} and its gradient {norm.item()} at step {step}; its batch is "
+            f"{out}/diverged.npz"
+        )
+    optimiser.step()
+    return {**found, "gradient": norm}
 
 
 def export(
@@ -92,21 +169,6 @@ def export(
     return path
 
 
-def batch_rows(agents: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:
-    """Return the rows of one batch, given how many agents each sample has.
-
-    Every epoch visits all samples once, in an order of its own. Samples of like size share a batch, sorted among some
-    hundreds at a time, so that little of it is padding.
-    """
-    per_epoch = len(agents) // batch
-    epoch, place = divmod(step, per_epoch)
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(agents))[: per_epoch * batch]
-    parts = [order[first : first + 32 * batch] for first in range(0, len(order), 32 * batch)]
-    like = np.concatenate([part[np.argsort(agents[part], kind="stable")] for part in parts])
-    return np.sort(like.reshape(per_epoch, batch)[rng.permutation(per_epoch)[place]])
-
-
 def trimmed(sample: Sample) -> Sample:
     """Return the batch without padding that all of its samples share: agents and pieces are packed from the front."""
     agents = max(1, int(sample["valid"].any((0, 2)).sum()))
@@ -116,17 +178,6 @@ def trimmed(sample: Sample) -> Sample:
     cut |= {name: (slice(None), slice(pieces)) for name in sample if name.startswith("map_")}
     cut |= {"route": (slice(None), slice(agents), slice(pieces)), "light_route": (slice(None), slice(agents))}
     return {name: np.ascontiguousarray(array[cut[name]]) if name in cut else array for name, array in sample.items()}
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Return the rate of a step: a linear warm-up, then half a cosine down to a twentieth."""
-    warm = min(1.0, (step + 1) / config.warm_up)
-    share = min(1.0, step / config.steps)
-    return config.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share)))
-
-
-def _key(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @torch.no_grad()
