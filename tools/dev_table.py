@@ -1,11 +1,11 @@
 """Score every baseline on a list of development scenes, and write the table of docs/baselines.md.
 
-python -P tools/dev_table.py score SCENES.json --out WORK [--policy NAME ...] [--first N] > docs/figures/baselines.json
+python -P tools/dev_table.py score SCENES.json --out WORK [--policy NAME ...] > docs/figures/baselines.json
 python -P tools/dev_table.py write docs/figures/baselines.json docs/baselines.md
 
-`score` goes on where it was killed: rows lie in WORK, one file per baseline. SCENES.json is a list of {file, id} whose
-entries may say `light_steps` and `third`; tables are made of all scenes, of those with lights and those without, and of
-each third.
+`score` goes on where it was killed: rows lie in WORK, one file per baseline, as `traj-diffusion evaluate SCENES.json
+--policy NAME --out WORK` leaves them. SCENES.json is a list of {file, id} whose entries may say `light_steps` and
+`third`; tables are made of all scenes, of those with lights and those without, and of each third.
 """
 
 import json
@@ -17,16 +17,15 @@ from typing import Any
 import click
 
 from traj_diffusion import __version__
-from traj_diffusion.evaluation.log_baselines import LOG_NOISE, LOG_REPLAY
-from traj_diffusion.evaluation.run import RunSettings
-from traj_diffusion.evaluation.tables import MAIN, WOSAC_FIELDS, main_name, run_figures
-from traj_diffusion.evaluation.wosac_rows import Run, evaluate_wosac
+from traj_diffusion.evaluation import Run, RunSettings, evaluate, run_figures
+from traj_diffusion.evaluation.evaluate import LOG_BASELINES
+from traj_diffusion.evaluation.tables import MAIN, WOSAC_FIELDS, main_name
 from traj_diffusion.policies import BASELINES, load_policy
 
 START = "<!-- figures: written by tools/dev_table.py from docs/figures/baselines.json -->\n"
 END = "<!-- end of figures -->\n"
 SETTINGS = RunSettings(rollouts=32, futures=1, replan_every=5, seed=0)
-NAMES = (*BASELINES, LOG_REPLAY, LOG_NOISE)
+NAMES = (*BASELINES, *LOG_BASELINES)
 
 
 @click.group(help=__doc__)
@@ -38,19 +37,16 @@ def main() -> None:
 @click.argument("scenes", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--policy", "names", multiple=True, default=NAMES, show_default=True)
-@click.option("--first", type=int, default=None, help="Only the first N scenes, for a trial.")
-def score(scenes: Path, out: Path, names: tuple[str, ...], first: int | None) -> None:
+@click.option("--workers", type=int, default=1, show_default=True)
+def score(scenes: Path, out: Path, names: tuple[str, ...], workers: int) -> None:
     """Score baselines (or any policy that `load_policy` knows) and print all means as JSON."""
-    entries: list[dict[str, Any]] = json.loads(scenes.read_text(encoding="utf-8"))[:first]
-    out.mkdir(parents=True, exist_ok=True)
-    listed = out / f"{scenes.stem}.json"
-    here = [{"file": str((scenes.parent / entry["file"]).resolve()), "id": entry["id"]} for entry in entries]
-    listed.write_text(json.dumps(here), encoding="utf-8")
+    entries: list[dict[str, Any]] = json.loads(scenes.read_text(encoding="utf-8"))
     runs = []
     for name in names:
-        driver = name if name in (LOG_REPLAY, LOG_NOISE) else load_policy(name)
+        driver = name if name in LOG_BASELINES else load_policy(name)
         with click.progressbar(length=len(entries), label=name, file=sys.stderr) as bar:
-            runs.append(evaluate_wosac(listed, driver, SETTINGS, out / f"{name}.jsonl", lambda _: bar.update(1)))
+            rows = out / f"{name}.rows.jsonl"
+            runs.append(evaluate(scenes, driver, SETTINGS, rows, workers=workers, progress=lambda _: bar.update(1)))
     found = {
         "scenes": scenes.name,
         "settings": asdict(SETTINGS) | {"version": __version__},
@@ -91,7 +87,7 @@ def block(found: dict[str, Any]) -> str:
         by.setdefault(figures["protocol"], []).append(f"`{name}`")
     lines += [f"{', '.join(group)}: {protocol}." for protocol, group in by.items()]
     titles = {f"wosac {field}": title.strip() for field, title in WOSAC_FIELDS.items()}
-    titles |= {f"metrics {pattern.format(runs=SETTINGS.rollouts)}": title.strip() for pattern, title in MAIN.items()}
+    titles |= {f"means {pattern.format(runs=SETTINGS.rollouts)}": title.strip() for pattern, title in MAIN.items()}
     lines += ["", f"| all {_scenes(whole)} scenes | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
     for key, title in titles.items():
         lines.append(f"| {title} | {' | '.join(_cell(whole[name], key) for name in names)} |")
@@ -109,8 +105,8 @@ def _figures(runs: list[Run], wanted: set[str]) -> dict[str, Any]:
         part = Run(run.name, run.settings, [row for row in run.rows if row.scene_id in wanted])
         figures = run_figures(part)
         kept = {main_name(pattern, part) for pattern in MAIN}
-        figures["metrics"] = {name: mean for name, mean in figures["metrics"].items() if name in kept}
-        found[run.name] = {name: figures[name] for name in ("protocol", "scenes", "wosac", "metrics")}
+        figures["means"] = {name: mean for name, mean in figures["means"].items() if name in kept}
+        found[run.name] = {name: figures[name] for name in ("protocol", "scenes", "wosac", "means")}
     return found
 
 

@@ -1,17 +1,16 @@
 """Compare our WOSAC score with the official package's, on any scene and any rollouts.
 
-    python -P tools/official_wosac.py make ENV              # an environment with the official package (about 2 GB)
-    python -P tools/official_wosac.py compare ENV SCENES ROLLOUTS [--config scenario_gen_2025]
+    python -P tools/official_wosac.py make          # an environment with the official package (about 2 GB)
+    python -P tools/official_wosac.py compare SCENES ROLLOUTS [--config scenario_gen_2025]
 
-SCENES is what every command takes; ROLLOUTS is a folder of `<scene id>.rollouts.npz`, or a submission (binproto or
-tar.gz). Prints JSON: both scores, their differences and times, per scene. The official code keeps to TensorFlow 2.13
-and Python 3.11 or older, and needs 13 to 100 s and 1 to 8 GB a scene.
+The environment lies in the user's cache, or where the variable TRAJ_DIFFUSION_OFFICIAL says. SCENES is what every
+command takes; ROLLOUTS is a folder of `<scene id>.rollouts.npz`, or a submission (binproto or tar.gz). Prints JSON:
+both scores, their differences and times, per scene. The official code keeps to TensorFlow 2.13 and Python 3.11 or
+older, and needs 13 to 100 s and 1 to 8 GB a scene.
 """
 
 import json
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,44 +19,19 @@ from typing import Any
 import click
 
 from traj_diffusion.datasets import read_scenes
-from traj_diffusion.datasets.submissions import encode_rollouts, read_submission
-from traj_diffusion.datasets.womd_writer import scenario_bytes
+from traj_diffusion.datasets.submissions import read_submission
+from traj_diffusion.evaluation.official import CONFIGS, environment, make_environment, official_report
 from traj_diffusion.metrics import wosac
 from traj_diffusion.scene import Rollouts, Scene
 
-WORKER = Path(__file__).with_name("official_wosac_worker.py")
-# The package pins versions that no longer install beside each other, so it comes without its dependencies.
-PACKAGE = "waymo-open-dataset-tf-2-12-0==1.6.7"
-NEEDS = (
-    "tensorflow-cpu==2.13.0",
-    "tensorflow-probability==0.21.0",
-    "numpy==1.23.5",
-    "protobuf==4.25.*",
-    "scikit-learn==1.3.2",
-)
 
-
-def official_score(python: Path, scene: Scene, rollouts: Rollouts, config: str) -> dict[str, Any]:
-    """Return what the official package says of 32 rollouts of a scene, and its time and memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder) / "scenario", Path(folder) / "rollouts"
-        for file, content in zip(files, (scenario_bytes(scene), encode_rollouts(rollouts)), strict=True):
-            file.write_bytes(content)
-        command = [str(python), str(WORKER), *map(str, files), config]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise click.ClickException(f"the official package failed on scene {scene.id}:\n{done.stderr[-2000:]}")
-    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return report
-
-
-def compare(python: Path, scene: Scene, rollouts: Rollouts, config: str) -> dict[str, Any]:
+def compare(scene: Scene, rollouts: Rollouts, config: str) -> dict[str, Any]:
     """Return both scores of one scene, their largest difference, and both times [s]; CPU time bears a busy machine."""
     wosac.score(scene, rollouts, config)  # compiles, or reads what was compiled
     wall, cpu = time.perf_counter(), time.process_time()
     ours = wosac.score(scene, rollouts, config)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    official = official_score(python, scene, rollouts, config)
+    official = official_report(scene, rollouts, config)
     pairs = {name: (ours.fields[name], value) for name, value in official["fields"].items() if name in ours.fields}
     pairs |= {name: (ours.buckets[name], value) for name, value in official["buckets"].items() if name in ours.buckets}
     name, (mine, theirs) = max(pairs.items(), key=lambda item: abs(item[1][0] - item[1][1]))
@@ -95,25 +69,19 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("env", type=click.Path(path_type=Path))
-def make(env: Path) -> None:
+def make() -> None:
     """Make an environment of its own with the official package."""
-    subprocess.run([sys.executable, "-m", "venv", str(env)], check=True)
-    pip = [str(env / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "--no-deps", PACKAGE], check=True)
-    subprocess.run([*pip, *NEEDS], check=True)
+    make_environment(environment())
 
 
 @main.command(name="compare")
-@click.argument("env", type=click.Path(exists=True, path_type=Path))
 @click.argument("scenes")
 @click.argument("rollouts", type=click.Path(exists=True, path_type=Path))
-@click.option("--config", type=click.Choice(["sim_agents_2025", "scenario_gen_2025"]), default="sim_agents_2025")
+@click.option("--config", type=click.Choice(CONFIGS), default=CONFIGS[0])
 @click.option("--tolerance", default=1e-5, help="Exit 1 where a number differs by more.")
-def compare_command(env: Path, scenes: str, rollouts: Path, config: str, tolerance: float) -> None:
+def compare_command(scenes: str, rollouts: Path, config: str, tolerance: float) -> None:
     """Score scenes both ways and print the differences."""
-    python = env / "bin" / "python"
-    reports = [compare(python, scene, item, config) for scene, item in pairs_of(scenes, rollouts)]
+    reports = [compare(scene, item, config) for scene, item in pairs_of(scenes, rollouts)]
     if not reports:
         raise click.UsageError(f"no scene of {scenes} has rollouts in {rollouts}")
     print(json.dumps(reports, indent=1))

@@ -1,7 +1,7 @@
 """Put the figures of docs/results into the README, between its markers.
 
-traj-diffusion evaluate SCENES --policy tiny --json docs/results/tiny.json
-traj-diffusion evaluate SCENES --policy constant_velocity --json docs/results/constant_velocity.json
+traj-diffusion evaluate SCENES --runs 6 --policy tiny --json docs/results/tiny.json
+traj-diffusion evaluate SCENES --runs 6 --policy constant_velocity --json docs/results/constant_velocity.json
 python tools/update_readme.py [--check]
 """
 

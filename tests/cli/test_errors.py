@@ -12,7 +12,9 @@ from click.testing import CliRunner
 
 from traj_diffusion.cli import main
 from traj_diffusion.datasets.womd_writer import write_womd
-from traj_diffusion.scene import Scene, save_scene
+from traj_diffusion.evaluation import RunSettings, roll_out
+from traj_diffusion.policies import ConstantVelocity
+from traj_diffusion.scene import Rollouts, Scene, save_scene
 from traj_diffusion.testing import crossing, straight_road
 
 CV = ("--policy", "constant_velocity")
@@ -127,8 +129,76 @@ def test_a_folder_that_is_no_cache(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_rollouts_that_are_missing(tmp_path: Path, scene_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = failure(capsys, "evaluate", scene_file, "--rollouts", tmp_path / "none", "--out", tmp_path / "rows")
-    assert "no rollouts for 1 of 1 scenes, first crossing" in line
+    command = ("evaluate", scene_file, "--out", tmp_path / "rows", "--rollouts")
+    assert "'none'" in failure(capsys, *command, "none").replace(str(tmp_path), "")
+    (tmp_path / "empty").mkdir()
+    assert "empty: no rollouts for 1 of 1 scenes: crossing (" in failure(capsys, *command, tmp_path / "empty")
+    save_scene(straight_road(), scene_file.parent / "made.scene.npz")
+    roll_out(crossing(), ConstantVelocity(), RunSettings(rollouts=1)).save(tmp_path / "half")
+    line = failure(capsys, "evaluate", scene_file.parent, "--out", tmp_path / "rows", "--rollouts", tmp_path / "half")
+    assert "half: no rollouts for 1 of 2 scenes: made (" in line
+    assert "--allow-missing" in line
+
+
+def changed(made: Rollouts, how: str) -> Rollouts:
+    """Return rollouts that do not fit their scene."""
+    position = made.position.copy()
+    position[0, 1, 5, 0] = np.nan
+    return {
+        "nan": lambda: replace(made, position=position),
+        "wrong ids": lambda: replace(made, agent_id=made.agent_id + 40),
+        "an id twice": lambda: replace(made, agent_id=made.agent_id[[0, 0, 2]]),
+        "too short": lambda: replace(
+            made, position=made.position[:, :, :50], heading=made.heading[:, :, :50], valid=made.valid[:, :, :50]
+        ),
+        "wrong start": lambda: replace(made, first_step=12),
+        "another scene": lambda: replace(made, scene_id="other"),
+        "no run": lambda: replace(made, position=made.position[:0], heading=made.heading[:0], valid=made.valid[:0]),
+    }[how]()
+
+
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        ("nan", "finite"),
+        ("wrong ids", "3 agents are missing (ids [1, 2, 3]), 3 do not belong"),
+        ("an id twice", "agent ids repeat"),
+        ("too short", "50 steps per run; 80 or more"),
+        ("wrong start", "first_step is 12; 11 fits"),
+        ("another scene", "the scene at hand is crossing"),
+        ("no run", "there is no run in them"),
+    ],
+)
+def test_rollouts_that_do_not_fit(
+    how: str, what: str, tmp_path: Path, scene_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = roll_out(crossing(), ConstantVelocity(), RunSettings(rollouts=2))
+    bad = changed(replace(made, size=None), how)
+    written = bad.save(tmp_path / "bad")
+    if how == "another scene":
+        written.rename(written.with_name("crossing.rollouts.npz"))
+    line = failure(capsys, "evaluate", scene_file, "--rollouts", tmp_path / "bad", "--out", tmp_path / "rows")
+    assert what in line
+
+
+def test_a_file_that_holds_no_rollouts(tmp_path: Path, scene_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "crossing.rollouts.npz").write_bytes(b"PK not really")
+    line = failure(capsys, "evaluate", scene_file, "--rollouts", folder, "--out", tmp_path / "rows")
+    assert str(folder / "crossing.rollouts.npz") in line
+    poem = tmp_path / "poem.binproto"
+    poem.write_text("Whan that Aprille")
+    assert str(poem) in failure(capsys, "evaluate", scene_file, "--rollouts", poem, "--out", tmp_path / "rows")
+
+
+def test_the_official_engine_where_it_is_not_installed(
+    tmp_path: Path, scene_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAJ_DIFFUSION_OFFICIAL", str(tmp_path / "nowhere"))
+    line = failure(capsys, "evaluate", scene_file, *CV, "--engine", "official", "--out", tmp_path / "rows")
+    assert f"not installed at {tmp_path / 'nowhere'}; make it" in line
+    assert "python -m traj_diffusion.evaluation.official" in line
 
 
 @pytest.mark.parametrize(
@@ -139,6 +209,7 @@ def test_rollouts_that_are_missing(tmp_path: Path, scene_file: Path, capsys: pyt
         ["rollout", "bundled", "--out", "out", "--seed", "-1"],
         ["evaluate", "bundled"],
         ["evaluate", "bundled", "--policy", "constant_velocity", "--rollouts", "out"],
+        ["evaluate", "bundled", "--policy", "idm", "--policy", "idm"],
         ["roll"],
     ],
 )

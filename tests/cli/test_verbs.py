@@ -9,7 +9,7 @@ import pytest
 
 from traj_diffusion.cli import main
 from traj_diffusion.datasets.womd_writer import write_womd
-from traj_diffusion.scene import Rollouts
+from traj_diffusion.scene import Rollouts, save_scene
 from traj_diffusion.testing import straight_road
 
 Run = Callable[..., CompletedProcess[str]]
@@ -62,7 +62,7 @@ def test_rollout_of_a_scene_that_ends_now(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_evaluate_goes_on_where_it_was(tmp_path: Path, scene_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("evaluate", scene_file, *CV, "--runs", "2", "--out", tmp_path / "rows")
+    command = ("evaluate", scene_file, *CV, "--runs", "2", "--out", tmp_path / "rows", "--all")
     first = printed(capsys, *command)
     rows = tmp_path / "rows" / "constant_velocity.rows.jsonl"
     settings, row = rows.read_text().splitlines()
@@ -81,7 +81,7 @@ def test_evaluate_refuses_rows_of_other_settings(
     printed(capsys, "evaluate", scene_file, *CV, "--runs", "1", "--out", tmp_path)
     with pytest.raises(SystemExit):
         main(["evaluate", str(scene_file), *CV, "--runs", "2", "--out", str(tmp_path)])
-    assert "scores of other settings" in capsys.readouterr().err
+    assert "rows of other settings" in capsys.readouterr().err
 
 
 def test_evaluate_scores_files_of_anybody_and_again_when_they_change(
@@ -89,14 +89,44 @@ def test_evaluate_scores_files_of_anybody_and_again_when_they_change(
 ) -> None:
     folder, summary = tmp_path / "mine", tmp_path / "summary.json"
     command = ("evaluate", scene_file, "--rollouts", folder, "--out", tmp_path / "rows", "--json", summary)
-    printed(capsys, "rollout", scene_file, *CV, "--rollouts", "1", "--no-pictures", "--out", folder)
+    roll = ("rollout", scene_file, "--rollouts", "1", "--no-pictures", "--out", folder, "--policy")
+    printed(capsys, *roll, "constant_velocity")
     assert "mine" in printed(capsys, *command)
     assert json.loads(summary.read_text())["mine"]["means"]["mean_ade@1/8s"]["mean"] == pytest.approx(0, abs=1e-5)
-    printed(
-        capsys, "rollout", scene_file, "--policy", "stationary", "--rollouts", "1", "--no-pictures", "--out", folder
-    )
+    printed(capsys, *roll, "stationary")
     printed(capsys, *command)
     assert json.loads(summary.read_text())["mine"]["means"]["mean_ade@1/8s"]["mean"] > 10
+
+
+def test_evaluate_puts_several_beside_each_other_with_wosac_and_writes_a_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = save_scene(straight_road(), tmp_path / "road.scene.npz")
+    card = tmp_path / "card.html"
+    command = ("evaluate", scene, *CV, "--policy", "log_noise", "--runs", "4", "--out", tmp_path, "--report", card)
+    shown = printed(capsys, *command)
+    assert "constant_velocity: WOSAC sim_agents_2025; R = 4 rollouts, K = 1, replanned at 2 Hz; 1 scenes" in shown
+    assert "realism meta-metric" in shown
+    assert "red lights run                -" in shown  # absent, not 0: the road has no lights
+    assert card.read_text().count("<img ") > 3
+
+
+def test_evaluate_names_the_scenes_that_have_no_rollouts(
+    tmp_path: Path, scene_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_scene(straight_road(scene_id="road"), scene_file.parent / "road.scene.npz")
+    folder = tmp_path / "mine"
+    printed(capsys, "rollout", scene_file, *CV, "--rollouts", "1", "--no-pictures", "--out", folder)
+    command = ["evaluate", scene_file.parent, "--rollouts", folder, "--out", tmp_path / "rows"]
+    shown = printed(capsys, *command, "--allow-missing")
+    assert "mine: no rollouts for 1 of 2 scenes: road" in shown
+
+
+def test_the_years_of_wosac_are_those_that_are_known() -> None:
+    from traj_diffusion.cli.scores import CONFIGS
+    from traj_diffusion.metrics import wosac
+
+    assert set(CONFIGS) == set(wosac.CONFIGS)
 
 
 def test_inspect_shows_a_table_and_draws(tmp_path: Path, scene_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,14 +41,14 @@ def test_baselines_are_scored_once_and_tables_follow_from_the_figures(tool: Any,
     (tmp_path / "list.json").write_text(json.dumps(listed))
     words = ("score", tmp_path / "list.json", "--out", tmp_path / "work", "--policy", "idm", "--policy", "log_replay")
     found = json.loads(run(tool, *words))
-    kept = (tmp_path / "work" / "idm.jsonl").read_bytes()
+    kept = (tmp_path / "work" / "idm.rows.jsonl").read_bytes()
     assert json.loads(run(tool, *words)) == found
-    assert (tmp_path / "work" / "idm.jsonl").read_bytes() == kept
+    assert (tmp_path / "work" / "idm.rows.jsonl").read_bytes() == kept
     assert list(found["parts"]) == ["all scenes", "with lights", "without lights", "third 0", "third 1"]
     assert found["parts"]["with lights"] == found["parts"]["third 1"]
     whole, lit, dark = (found["parts"][part]["idm"] for part in ("all scenes", "with lights", "without lights"))
-    mean = (lit["metrics"]["joint_apd"]["mean"] + dark["metrics"]["joint_apd"]["mean"]) / 2
-    assert whole["metrics"]["joint_apd"]["mean"] == pytest.approx(mean)
+    mean = (lit["means"]["joint_apd"]["mean"] + dark["means"]["joint_apd"]["mean"]) / 2
+    assert whole["means"]["joint_apd"]["mean"] == pytest.approx(mean)
     assert whole["wosac"]["metametric"]["scenes"] == 1  # the crossing has no road edges
     page, figures = tmp_path / "page.md", tmp_path / "figures.json"
     figures.write_text(json.dumps(found))

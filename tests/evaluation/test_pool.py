@@ -9,15 +9,17 @@ import pytest
 import torch
 
 from traj_diffusion.errors import BadFile, BadRecord
+from traj_diffusion.evaluation import RunSettings
+from traj_diffusion.evaluation.evaluate import _made
+from traj_diffusion.evaluation.gallery import _make
 from traj_diffusion.evaluation.pool import over_scenes
-from traj_diffusion.evaluation.run import RunSettings, _rolled_out_score
 from traj_diffusion.model import ModelConfig, TrafficDiffusion
 from traj_diffusion.policies import ConstantVelocity, DiffusionPolicy
 from traj_diffusion.scene import Scene
 from traj_diffusion.testing import crossing, make_scene, straight_road
 
 # Another process cannot find functions of a test module, so the job is one of the package.
-SCORE = partial(_rolled_out_score, settings=RunSettings(rollouts=2))
+SCORE = partial(_made, settings=RunSettings(rollouts=2), config="sim_agents_2025", engine="own")
 
 
 def numbered(*scenes: Scene) -> Iterator[tuple[Path, Scene]]:
@@ -34,7 +36,7 @@ def test_two_processes_and_one_give_the_same_bits_in_the_same_order() -> None:
     shared = list(over_scenes(numbered(*scenes), policy, SCORE, workers=2))
     assert [scene.id for scene, _ in shared] == ["crossing", "road", "slow"]
     for (_, one), (_, other) in zip(alone, shared, strict=True):
-        assert one.to_row() == other.to_row()
+        assert one == other
 
 
 def test_what_was_read_before_an_error_is_handed_out() -> None:
@@ -49,8 +51,9 @@ def test_what_was_read_before_an_error_is_handed_out() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_scene_that_cannot_be_simulated_is_named_with_its_file(workers: int) -> None:
+def test_a_scene_that_cannot_be_simulated_is_named_with_its_file(tmp_path: Path, workers: int) -> None:
     nobody = make_scene(np.zeros((1, 2)), np.zeros((1, 2)))
     nobody.agents.valid[:] = False
+    job = partial(_make, settings=RunSettings(rollouts=1), out=tmp_path, pictures=False)
     with pytest.raises(BadRecord, match="file1: scene made: no agent is valid"):
-        list(over_scenes(numbered(crossing(), nobody), ConstantVelocity(), SCORE, workers))
+        list(over_scenes(numbered(crossing(), nobody), ConstantVelocity(), job, workers))

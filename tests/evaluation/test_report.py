@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from traj_diffusion.errors import BadInput
-from traj_diffusion.evaluation import report_plots
+from traj_diffusion.evaluation import Run, report_plots, score_row
 from traj_diffusion.evaluation.log_baselines import log_rollouts
 from traj_diffusion.evaluation.report import report_card, write_report
-from traj_diffusion.evaluation.wosac_rows import Run, score_row
 from traj_diffusion.policies import ConstantVelocity
 from traj_diffusion.sim_adapter import rollout
 from traj_diffusion.testing import straight_road

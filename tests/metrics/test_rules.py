@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from traj_diffusion.metrics import Absent, AgentSet, Tally, match, safety
+from traj_diffusion.datasets import read_scenes
+from traj_diffusion.evaluation.log_baselines import log_rollouts
+from traj_diffusion.metrics import Absent, AgentSet, Tally, match, safety, score, wosac
 from traj_diffusion.metrics.feasibility import infeasibility
 from traj_diffusion.metrics.signals import red_lights
 from traj_diffusion.metrics.wrong_way import wrong_way
@@ -162,3 +165,13 @@ def test_safety_gives_every_rate_for_the_log_too(replay: Replay) -> None:
         assert found[name] == found[f"log/{name}"]
     cut = safety(match(scene.history_only(), replay(scene)))
     assert cut["log/collision_rate"] == Absent("the scene has no future")
+
+
+@pytest.mark.data
+def test_a_right_turn_on_red_counts_here_where_wosac_takes_the_lane_that_ends_at_the_line(shared: Path) -> None:
+    # Vehicle 3412 creeps over its stop line at 1.4 m/s. The official distance has it, at that step, on the lane that
+    # ends there (docs/metrics.md).
+    scene = next(read_scenes(shared / "data" / "womd" / "reenc_10c3969f1eb158d.tfrecord.gz"))
+    rollouts = log_rollouts(scene, 1)
+    assert score(scene, rollouts)["red_light_rate"] == pytest.approx(1 / 5)
+    assert wosac.score(scene, rollouts).fields["simulated_traffic_light_violation_rate"] == 0

@@ -84,7 +84,7 @@ def test_a_standing_car_whose_heading_jitters_does_not_turn() -> None:
 
 
 def test_idm_reaches_the_gap_of_its_equilibrium_behind_a_slower_leader() -> None:
-    # In equilibrium s = (s0 + v T) / sqrt(1 - (v / v0)^4) (Treiber et al. 2000, equation 5).
+    # In equilibrium s = (s0 + v T) / sqrt(1 - (v / v0)^4) (Treiber et al. 2000).
     scene = straight_road(speeds=(6.0, 9.0), gap=20.0)
     kinds = np.array([AgentKind.OTHER, AgentKind.VEHICLE], np.uint8)  # nobody but vehicles follows the model
     scene = replace(scene, agents=replace(scene.agents, kind=kinds))
@@ -157,6 +157,48 @@ def test_idm_goes_straight_at_a_fork_unless_it_turns_already(turn_first: bool) -
         scene = make_scene(np.array([start]), velocity, heading, features=features)
         path = rollout(scene, IdmFollower(), rollouts=1).position[0, 0, :, :2]
         assert np.linalg.norm(path - end, axis=-1).min() < 0.5  # it drives through the end of that branch
+
+
+@pytest.mark.parametrize("replan_every", [1, 80])
+@pytest.mark.parametrize(("aside", "slant"), [(0.8, 0.1), (2.0, -0.1)])
+def test_idm_goes_straight_on_where_its_lane_ends(replan_every: int, aside: float, slant: float) -> None:
+    # The lane turns to 45 degrees and ends; its last two points say where straight on is.
+    angle = np.linspace(-np.pi / 2, -np.pi / 4, 30)
+    bend = 60 * np.stack([np.cos(angle), np.sin(angle)], -1) + [0, 60]
+    lines = [np.stack([np.linspace(-100, 0, 60), np.zeros(60)], -1), bend]
+    features = make_map([(MapKind.LANE, LaneType.SURFACE_STREET, line) for line in lines], [[1], []])
+    velocity = 12 * np.array([[np.cos(slant), np.sin(slant)]])
+    scene = make_scene(np.array([[-20.0, aside]]), velocity, np.array([slant]), features=features)
+    xy = rollout(scene, IdmFollower(), rollouts=1, replan_every=replan_every).position[0, 0, :, :2]
+    along = (bend[-1] - bend[-2]) / np.linalg.norm(bend[-1] - bend[-2])
+    offset = xy - bend[-1]
+    beyond = offset @ along > 0
+    assert beyond.sum() > 10
+    assert np.abs(offset[beyond] @ [-along[1], along[0]]).max() < 0.3
+    speed = np.linalg.norm(np.diff(xy, axis=0), axis=-1) / 0.1
+    assert np.abs(np.diff(speed)).max() < 1.0  # m/s a tick: it neither leaps nor brakes at the end
+    assert speed[-1] > 10
+
+
+def test_idm_comes_onto_a_lane_that_begins_ahead_without_a_leap() -> None:
+    lines = [np.stack([np.linspace(0, 200, 60), np.zeros(60)], -1)]
+    features = make_map([(MapKind.LANE, LaneType.SURFACE_STREET, line) for line in lines], [[]])
+    scene = make_scene(np.array([[-2.0, 0.5]]), np.array([[10.0, 0.0]]), features=features)
+    for replan_every in (1, 80):
+        x = rollout(scene, IdmFollower(), rollouts=1, replan_every=replan_every).position[0, 0, :, 0]
+        assert np.diff([-2.0, *x]) == pytest.approx(1.1, abs=0.35)
+
+
+def test_idm_takes_a_recorded_lane_rather_than_the_straight_beyond_another_one() -> None:
+    # The first lane ends at a street that bends away; no link says that one follows the other.
+    angle = np.linspace(-np.pi / 2, 0, 40)
+    street = np.concatenate([[[-40.0, 1.0]], 40 * np.stack([np.cos(angle), np.sin(angle)], -1) + [0, 41]])
+    lines = [np.stack([np.linspace(-100, -10, 60), np.zeros(60)], -1), street]
+    features = make_map([(MapKind.LANE, LaneType.SURFACE_STREET, line) for line in lines], [[], []])
+    scene = make_scene(np.array([[-5.0, 0.2]]), np.array([[8.0, 0.0]]), features=features)
+    xy = rollout(scene, IdmFollower(), rollouts=1).position[0, 0, :, :2]
+    assert xy[-1, 0] == pytest.approx(40, abs=0.5)
+    assert xy[-1, 1] > 10
 
 
 def test_idm_does_not_depend_on_the_worlds_beside_it() -> None:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from traj_diffusion.errors import BadScene
 from traj_diffusion.model import ModelConfig, TrafficDiffusion
 from traj_diffusion.policies import BASELINES, ConstantVelocity, DiffusionPolicy
 from traj_diffusion.scene import Plan, PlanRequest, Policy, Scene
-from traj_diffusion.testing import POLICY_CONTRACT, policy_contract
+from traj_diffusion.testing import POLICY_CONTRACT, crossing, policy_contract
 
 
 def random_diffusion() -> Policy:
@@ -99,3 +100,11 @@ class Dividing(ConstantVelocity):
 def test_the_contract_notices_a_breach(policy: type[ConstantVelocity], check: str) -> None:
     with pytest.raises(AssertionError):
         getattr(policy_contract, check)(policy())
+
+
+def test_a_scene_of_other_steps_is_a_bad_scene() -> None:
+    scene = replace(crossing(), dt=0.5)
+    with pytest.raises(
+        BadScene, match=r"scene crossing: its steps are of 0\.5 s; this policy plans in steps of 0\.1 s"
+    ):
+        DiffusionPolicy(TrafficDiffusion(ModelConfig(width=32, n_heads=4)), "random").encode(scene)

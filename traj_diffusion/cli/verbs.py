@@ -1,6 +1,5 @@
 """The verbs: each parses, calls one function of a lower room, and prints. What is heavy is imported inside."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import click
 
 from traj_diffusion.cli.bars import progress_bar
 from traj_diffusion.cli.doctor import doctor
-from traj_diffusion.cli.realism import benchmark, realism
+from traj_diffusion.cli.scores import benchmark, evaluate
 from traj_diffusion.cli.train import train
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -57,76 +56,6 @@ def rollout(
     click.echo(made.table)
     for what, path in made.paths.items():
         click.echo(f"{what}: {path}")
-
-
-@click.command(
-    epilog="\b\nExamples:\n  traj-diffusion evaluate bundled --policy constant_velocity\n"
-    "  traj-diffusion evaluate scenes/ --rollouts out/"
-)
-@click.argument("scenes")
-@click.option("--policy", default=None, help="Bundled model, checkpoint file, or baseline to roll out and score.")
-@click.option("--rollouts", "folder", type=_FOLDER, default=None, help="Folder of <scene id>.rollouts.npz to score.")
-@click.option(
-    "--out",
-    type=_FOLDER,
-    default=Path("evaluation"),
-    show_default=True,
-    help="Rows are kept here; a second run goes on.",
-)
-@click.option("--runs", default=6, type=_COUNT, show_default=True, help="Closed-loop runs R of each scene.")
-@click.option("--steps", default=None, type=_COUNT, help="Denoising steps.  [default: the model's]")
-@click.option("--replan-every", default=5, type=_COUNT, show_default=True)
-@click.option("--seed", default=0, type=_SEED, show_default=True)
-@click.option("--allow-missing", is_flag=True, help="Score the scenes that have rollouts.")
-@click.option("--all", "everything", is_flag=True, help="Show all metrics, not only the main ones.")
-@click.option("--json", "as_json", type=_FILE, help="Also write the summary here.")
-@_WORKERS
-def evaluate(
-    scenes: str,
-    policy: str | None,
-    folder: Path | None,
-    out: Path,
-    runs: int,
-    steps: int | None,
-    replan_every: int,
-    seed: int,
-    allow_missing: bool,
-    everything: bool,
-    as_json: Path | None,
-    workers: int | None,
-) -> None:
-    """Score SCENES: either roll a policy out, or read rollouts that any model wrote."""
-    from traj_diffusion.evaluation import (
-        RunSettings,
-        evaluate_folder,
-        evaluate_policy,
-        headline,
-        scene_count,
-        summary,
-        write_summary,
-    )
-    from traj_diffusion.metrics import table
-    from traj_diffusion.policies import load_policy
-
-    if (policy is None) == (folder is None):
-        raise click.UsageError("give either --policy NAME or --rollouts DIR")
-    how: Mapping[str, object] = {}
-    with progress_bar(scene_count(scenes), "scenes") as bar:
-        if folder is not None:
-            name = folder.name
-            scores = evaluate_folder(scenes, folder, out / "rows.jsonl", allow_missing, lambda scene: bar.update(1))
-        else:
-            driver = load_policy(str(policy), steps)
-            name = driver.name
-            settings = RunSettings(rollouts=runs, replan_every=replan_every, seed=seed)
-            how = vars(settings)
-            rows = out / f"{name}.rows.jsonl"
-            scores = evaluate_policy(scenes, driver, settings, rows, lambda scene: bar.update(1), workers)
-    found = {name: summary(scores)}
-    click.echo(table(found) if everything else headline(found))
-    if as_json is not None:
-        write_summary(as_json, found, how)
-        click.echo(f"summary: {as_json}")
 
 
 @click.command(epilog="\b\nExample:\n  traj-diffusion inspect scenario.tfrecord --picture scene.png")
@@ -183,4 +112,4 @@ def prepare(sources: tuple[str, ...], out: Path) -> None:
     click.echo(report)
 
 
-VERBS = (rollout, evaluate, realism, benchmark, inspect, synthesize, prepare, train, doctor)
+VERBS = (rollout, evaluate, benchmark, inspect, synthesize, prepare, train, doctor)

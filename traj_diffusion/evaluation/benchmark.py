@@ -13,12 +13,12 @@ from typing import Any
 from traj_diffusion import __version__
 from traj_diffusion.datasets import list_sources
 from traj_diffusion.errors import BadFile
+from traj_diffusion.evaluation.evaluate import Entry, entry_name, evaluate
 from traj_diffusion.evaluation.log_baselines import LOG_NOISE, LOG_REPLAY
+from traj_diffusion.evaluation.rows import CONFIG
 from traj_diffusion.evaluation.run import RunSettings
 from traj_diffusion.evaluation.tables import run_figures, run_table
-from traj_diffusion.evaluation.wosac_rows import CONFIG, Entry, Run, entry_name, evaluate_wosac
 from traj_diffusion.policies import BASELINES
-from traj_diffusion.scene import Policy
 
 NAME = "bundled-1"
 SCENES = "bundled"
@@ -36,7 +36,10 @@ COMPARED = (*BASELINES, LOG_REPLAY, LOG_NOISE)
 
 
 def benchmark(
-    entry: Policy | Path | None, out: Path, progress: Callable[[str], None] = lambda scene: None
+    entry: Entry | None,
+    out: Path,
+    progress: Callable[[str], None] = lambda scene: None,
+    workers: int | None = 1,
 ) -> dict[str, Any]:
     """Return the figures of an entry and of all baselines on the frozen scenes, as plain values for JSON.
 
@@ -48,8 +51,9 @@ def benchmark(
     entries: list[Entry] = [] if entry is None else [entry]
     known = [entry_name(one) for one in entries]
     entries += [BASELINES[name]() if name in BASELINES else name for name in COMPARED if name not in known]
-    runs: list[Run] = [
-        evaluate_wosac(SCENES, one, PROTOCOL, _rows(out, entry_name(one)), progress, CONFIG) for one in entries
+    runs = [
+        evaluate(SCENES, one, PROTOCOL, _rows(out, entry_name(one)), workers=workers, progress=progress)
+        for one in entries
     ]
     return {
         "benchmark": NAME,

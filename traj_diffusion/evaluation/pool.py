@@ -1,7 +1,9 @@
 """Scenes shared out over processes. Results come in the order of the scenes, whatever the number of workers."""
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -13,31 +15,32 @@ from typing import Any, TypeVar
 import torch
 
 from traj_diffusion.errors import BadRecord, BadScene, TrajDiffusionError
-from traj_diffusion.scene import Policy, Scene
+from traj_diffusion.scene import Scene
 
+Shared = TypeVar("Shared")
 Result = TypeVar("Result")
 # What is done with a scene; of module level, so that it can be sent to a process.
-Job = Callable[[Policy, Scene], Result]
-_policy: Policy | None = None
+Job = Callable[[Shared, Scene], Result]
+_shared: Any = None
 
 
 def over_scenes(
-    scenes: Iterable[tuple[Path, Scene]], policy: Policy, job: Job[Result], workers: int | None = None
+    scenes: Iterable[tuple[Path, Scene]], shared: Shared, job: Job[Shared, Result], workers: int | None = None
 ) -> Iterator[tuple[Scene, Result]]:
     """Yield each scene with what `job` makes of it, in order; `workers` None takes a process per core.
 
-    A single scene, or one worker, needs no process. Otherwise each process has a copy of the policy and one thread of
-    torch. Raises BadRecord naming the file of a scene that cannot be simulated.
+    A single scene, or one worker, needs no process. Otherwise each process has a copy of `shared` (a policy, say) and
+    one thread of torch. Raises BadRecord naming the file of a scene that cannot be simulated.
     """
     count = workers or os.cpu_count() or 1
     several, everything = (False, iter(scenes)) if count == 1 else _several(iter(scenes))
     if not several:
         for file, scene in everything:
             with naming(file):
-                yield scene, job(policy, scene)
+                yield scene, job(shared, scene)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(policy,))
+    pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(shared,))
     try:
         waiting: deque[tuple[Path, Scene, Future[Result]]] = deque()
         unreadable: TrajDiffusionError | None = None
@@ -90,12 +93,20 @@ def _finished(file: Path, scene: Scene, future: "Future[Result]") -> tuple[Scene
         return scene, future.result()
 
 
-def _begin(policy: Policy) -> None:
-    global _policy
-    _policy = policy
+def _begin(shared: Any) -> None:
+    global _shared
+    _shared = shared
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
 
 
-def _work(job: Callable[[Policy, Scene], Any], scene: Scene) -> Any:
-    assert _policy is not None
-    return job(_policy, scene)
+def _end_with_parent() -> None:
+    """Leave when the parent is gone: a worker holds both ends of its queue, and would wait for ever after a kill."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _work(job: Callable[[Any, Scene], Any], scene: Scene) -> Any:
+    return job(_shared, scene)

@@ -12,8 +12,8 @@ from pathlib import Path
 from traj_diffusion import __version__
 from traj_diffusion.errors import BadInput
 from traj_diffusion.evaluation import report_plots as plots
+from traj_diffusion.evaluation.rows import Run, load_run
 from traj_diffusion.evaluation.tables import MAIN, WOSAC_FIELDS, captions, main_name, metric_summary, wosac_summary
-from traj_diffusion.evaluation.wosac_rows import Run, load_run
 from traj_diffusion.scene import atomic_path
 
 _STYLE = """

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from traj_diffusion.evaluation.rows import Run
 from traj_diffusion.evaluation.tables import metric_summary, wosac_summary
-from traj_diffusion.evaluation.wosac_rows import Run
 from traj_diffusion.metrics import budget_curve, wosac
 from traj_diffusion.viz.colours import FAINT_INK, INK
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from traj_diffusion.evaluation.rows import Run
 from traj_diffusion.evaluation.run import summary
-from traj_diffusion.evaluation.wosac_rows import Run
 from traj_diffusion.metrics import Summary, wosac
 
 WOSAC_FIELDS: Mapping[str, str] = {
@@ -80,7 +80,8 @@ def run_table(runs: Sequence[Run]) -> str:
 
 
 def captions(runs: Sequence[Run]) -> list[str]:
-    """Return one line per protocol, naming whose it is where there are several, and one for scenes without WOSAC."""
+    """Return one line per protocol, naming whose it is where there are several, and for scenes without WOSAC
+    or without rollouts."""
     by: dict[str, list[str]] = {}
     for run in runs:
         by.setdefault(run.protocol, []).append(run.name)
@@ -90,21 +91,30 @@ def captions(runs: Sequence[Run]) -> list[str]:
         absent = [row for row in run.rows if row.wosac is None]
         if absent:
             lines.append(f"{run.name}: no WOSAC for {len(absent)} scenes, the first: {absent[0].wosac_absent}")
+        warned = [row.wosac.warnings for row in run.rows if row.wosac is not None and row.wosac.warnings]
+        if warned:
+            lines.append(f"{run.name}: WOSAC warns for {len(warned)} scenes, the first: {warned[0][0]}")
+        if run.missing:
+            total = len(run.missing) + len(run.rows)
+            lines.append(f"{run.name}: no rollouts for {len(run.missing)} of {total} scenes: {', '.join(run.missing)}")
     return lines
 
 
 def run_figures(run: Run) -> dict[str, Any]:
-    """Return all means with their intervals as plain values for JSON; what no scene has is left out."""
+    """Return all means with their intervals as plain values for JSON; what no scene has is `absent`, with reasons."""
     official = wosac_summary(run)
     found: dict[str, Any] = {"protocol": run.protocol, "scenes": len(run.rows), "settings": dict(run.settings)}
     found["wosac"] = {}
     if official is not None:
         estimates = {**official.fields, "future_ade": official.future_ade, "min_future_ade": official.min_future_ade}
         found["wosac"] = {name: asdict(one) for name, one in estimates.items() if one.scenes}
-    found["metrics"] = {
+    others = metric_summary(run)
+    found["means"] = {
         name: {"mean": one.mean, "low": one.low, "high": one.high, "scenes": one.scenes}
-        for name, one in metric_summary(run).means.items()
+        for name, one in others.means.items()
     }
+    found["absent"] = {name: dict(reasons) for name, reasons in others.absent.items()}
+    found["missing"] = dict(run.missing)
     return found
 
 

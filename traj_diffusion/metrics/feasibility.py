@@ -34,8 +34,8 @@ LIMITS: Mapping[AgentKind, Limits] = {
     AgentKind.VEHICLE: Limits(0.9 * _G, 16.7, 1.9, 0.9 * _G),
     # A rider goes over the handlebars near 0.56 g, and tyres slide near 0.8 g (Wilson, Bicycling Science).
     AgentKind.CYCLIST: Limits(0.56 * _G, math.inf, math.inf, 0.8 * _G),
-    # A sprinter's speed rises as 10 m/s (1 - exp(-t / 1.3 s)) (Furusawa, Hill & Parkinson 1927), so by 5.3 m/s^2
-    # between the means of two half seconds; people turn on the spot.
+    # A sprinter's speed rises about as 10 m/s (1 - exp(-t / 1.3 s)), the form that Furusawa, Hill & Parkinson 1927
+    # found, so by 5.3 m/s^2 between the means of two half seconds; people turn on the spot.
     AgentKind.PEDESTRIAN: Limits(6.0, math.inf, math.inf, math.inf),
     AgentKind.OTHER: Limits(math.inf, math.inf, math.inf, math.inf),
 }

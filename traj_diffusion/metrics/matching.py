@@ -97,8 +97,10 @@ def match(scene: Scene, rollouts: Rollouts, steps: int | None = None) -> Matched
     rows = scene.sim_agents
     order = _order(where, agents.id[rows], rollouts.agent_id)
     kind = agents.kind[rows]
-    if (rollouts.kind[order] != kind).any():
-        at = int(np.flatnonzero(rollouts.kind[order] != kind)[0])
+    # Submissions to the challenge name no kinds, so that OTHER may be anything.
+    foreign = np.flatnonzero((rollouts.kind[order] != kind) & (rollouts.kind[order] != AgentKind.OTHER))
+    if len(foreign):
+        at = int(foreign[0])
         raise BadRollouts(
             f"{where}: agent {agents.id[rows[at]]} is of kind {rollouts.kind[order][at]}; the scene says {kind[at]}"
         )

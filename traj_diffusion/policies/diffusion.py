@@ -34,6 +34,7 @@ from traj_diffusion.diffusion import (
     sample,
     uniform_grid,
 )
+from traj_diffusion.errors import BadScene
 from traj_diffusion.geometry import to_world
 from traj_diffusion.kinematics import ACTION, DT, decode
 from traj_diffusion.model import Prepared, TrafficDiffusion, find_checkpoint, load_checkpoint
@@ -110,7 +111,12 @@ class DiffusionPolicy:
 
     @torch.no_grad()
     def encode(self, scene: Scene) -> EncodedScene:
-        """Return the scene's map as one vector per piece; coordinates are taken relative to a point in its middle."""
+        """Return the scene's map as one vector per piece; coordinates are taken relative to a point in its middle.
+
+        Raises BadScene where the scene's steps are not those that the model was trained on.
+        """
+        if abs(scene.dt - DT) > 1e-9:
+            raise BadScene(f"scene {scene.id}: its steps are of {scene.dt:g} s; this policy plans in steps of {DT:g} s")
         points = scene.map.points[:, :2] if len(scene.map.points) else scene.agents.position[:, scene.current_index, :2]
         origin = np.round((points.min(axis=0) + points.max(axis=0)) / 2) if len(points) else np.zeros(2)
         pieces = cut_map(scene.map, origin)

@@ -17,7 +17,7 @@ STANDS = 0.5
 
 @dataclass(frozen=True)
 class ConstantTurnRate:
-    """Speed and turn rate are kept (CTRV; Schubert, Richter & Wanielik 2008, section III), without noise.
+    """Speed and turn rate are kept (CTRV; Schubert, Richter & Wanielik 2008), without noise.
 
     The turn rate is that of the heading over the last 0.5 s, or as much of them as the agent was seen; it is limited
     to 1.9 rad/s, and 0 below 0.5 m/s. The velocity turns with the heading, so that a slip angle stays as it is.

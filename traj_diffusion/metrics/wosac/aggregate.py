@@ -10,7 +10,7 @@ from traj_diffusion.metrics.wosac.score import WosacScore
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over scenes and its confidence interval (percentile bootstrap over scenes; Efron 1979)."""
+    """A mean over scenes with its percentile bootstrap interval over scenes (Efron & Tibshirani 1993, chapter 13)."""
 
     mean: float
     low: float
