@@ -170,47 +170,79 @@ def synthesize(scenes: int, seed: int, out: Path, workers: int, net_file: Path |
     click.echo(f"{scenes} scenes: {out}")
 
 
-@click.command(epilog="\b\nExample:\n  traj-diffusion prepare scenes/ --out cache")
+@click.command(epilog="\b\nExample:\n  traj-diffusion prepare scenes/ more.tfrecord --out cache --workers 8")
 @click.argument("sources", nargs=-1, required=True)
-@click.option("--out", type=_FOLDER, required=True, help="A new folder for the cache.")
-def prepare(sources: tuple[str, ...], out: Path) -> None:
-    """Pack SOURCES into one cache for training."""
+@click.option("--out", type=_FOLDER, required=True, help="A new folder for the cache; a second run goes on there.")
+@_WORKERS
+@click.option("--ray", metavar="ADDRESS", help="Let the machines of this Ray cluster do it. Needs the extra [ray].")
+def prepare(sources: tuple[str, ...], out: Path, workers: int | None, ray: str | None) -> None:
+    """Pack SOURCES into one cache for training, and account for every file."""
+    import os
+
     from traj_diffusion.datasets.cache import prepare_cache
 
-    with progress_bar(None, "scenes") as bar:
-        report = prepare_cache(sources, out, lambda done: bar.update(1))
-    click.echo(report)
+    def show(done: int, total: int) -> None:
+        bar.length = total
+        bar.update(done - bar.pos)
+
+    with progress_bar(0, "files") as bar:
+        report = prepare_cache(sources, out, workers or os.cpu_count() or 1, ray, show)
+    click.echo(report.text())
+    click.echo(f"report: {out / 'report.json'}")
+    if report.broken:
+        raise SystemExit(1)
 
 
 @click.command(
     epilog="\b\nExample:\n  traj-diffusion train --config tiny --cache cache --out runs/tiny steps=2000 batch=8"
 )
 @click.option("--config", default="tiny", show_default=True, help="A setting in configs/train.")
-@click.option("--cache", type=_FOLDER, required=True, help="A folder that `prepare` made.")
+@click.option(
+    "--cache",
+    "caches",
+    multiple=True,
+    required=True,
+    metavar="FOLDER[=WEIGHT]",
+    help="A folder that `prepare` made. Several are mixed by their weights.",
+)
 @click.option("--out", type=_FOLDER, required=True, help="Checkpoints and log; a second run goes on from there.")
 @click.option(
     "--data", default="not stated", help="What the cache holds and under which licence; kept with the weights."
 )
 @click.option("--threads", default=None, type=_COUNT, help="Threads of torch.  [default: all cores]")
+@click.option("--windows", type=_COUNT, metavar="STEPS", help="Also start from each so many steps of a long recording.")
+@click.option(
+    "--augment", multiple=True, metavar="KEY=VALUE", help="Change samples at random: docs/data.md has the keys."
+)
 @click.argument("settings", nargs=-1)
-def train(config: str, cache: Path, out: Path, data: str, threads: int | None, settings: tuple[str, ...]) -> None:
+def train(
+    config: str,
+    caches: tuple[str, ...],
+    out: Path,
+    data: str,
+    threads: int | None,
+    windows: int | None,
+    augment: tuple[str, ...],
+    settings: tuple[str, ...],
+) -> None:
     """Train a model on a cache. SETTINGS are key=value, such as steps=2000."""
     import torch
 
-    from traj_diffusion.datasets.cache import Cache
+    from traj_diffusion.datasets.cache import load_augment, open_caches
     from traj_diffusion.training import train as run
     from traj_diffusion.training.config import load_train_config
 
     if threads is not None:
         torch.set_num_threads(threads)
     settled = load_train_config(config, settings)
+    samples = open_caches(caches, window_stride=windows, augment=load_augment(augment))
 
     def show(step: int, means: Mapping[str, float]) -> None:
         bar.update(step - bar.pos)
         click.echo("  ".join(f"{name} {value:.4f}" for name, value in means.items()), err=True)
 
     with progress_bar(settled.steps, "steps") as bar:
-        path = run(settled, Cache(cache), out, config, data, show)
+        path = run(settled, samples, out, config, data, show)
     click.echo(f"checkpoint: {path}")
 
 

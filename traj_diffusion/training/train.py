@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from traj_diffusion.datasets.cache import Cache, Sample
+from traj_diffusion.datasets.cache import Sample, Samples
 from traj_diffusion.diffusion import make_schedule
 from traj_diffusion.errors import BadInput, TrainingDiverged
 from traj_diffusion.model import Provenance, TrafficDiffusion, save_checkpoint
@@ -23,7 +23,7 @@ from traj_diffusion.training.state import FILE, TrainState
 Progress = Callable[[int, Mapping[str, float]], None]
 
 
-def train(config: TrainConfig, cache: Cache, out: Path, name: str, data: str, progress: Progress) -> Path:
+def train(config: TrainConfig, cache: Samples, out: Path, name: str, data: str, progress: Progress) -> Path:
     """Train until `config.steps`, from `out`'s saved state where there is one, and return the checkpoint's path.
 
     `data` says what the cache holds, with its licence, and goes into the checkpoint. Averages of the loss since the
@@ -46,7 +46,8 @@ def train(config: TrainConfig, cache: Cache, out: Path, name: str, data: str, pr
     began = time.perf_counter() - state.seconds
     while state.step < config.steps:
         generator = torch.Generator().manual_seed(_key(config.seed, state.step))
-        sample = trimmed(cache.batch(batch_rows(cache.agents, config.batch, config.seed, state.step)))
+        rows = cache.rows(config.batch, config.seed, state.step)
+        sample = trimmed(cache.batch(rows, (config.seed, state.step)))
         loss, parts = training_loss(model, make_batch(sample, config, generator), schedule, config, generator)
         if not torch.isfinite(loss):
             np.savez(out / "diverged.npz", allow_pickle=False, **sample)
@@ -90,21 +91,6 @@ def export(
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(vars(provenance), indent=2) + "\n", encoding="utf-8")
     return path
-
-
-def batch_rows(agents: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:
-    """Return the rows of one batch, given how many agents each sample has.
-
-    Every epoch visits all samples once, in an order of its own. Samples of like size share a batch, sorted among some
-    hundreds at a time, so that little of it is padding.
-    """
-    per_epoch = len(agents) // batch
-    epoch, place = divmod(step, per_epoch)
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(agents))[: per_epoch * batch]
-    parts = [order[first : first + 32 * batch] for first in range(0, len(order), 32 * batch)]
-    like = np.concatenate([part[np.argsort(agents[part], kind="stable")] for part in parts])
-    return np.sort(like.reshape(per_epoch, batch)[rng.permutation(per_epoch)[place]])
 
 
 def trimmed(sample: Sample) -> Sample:
