@@ -1,15 +1,17 @@
 """What is changed at random when a sample is loaded. Every sample draws from a generator of its own."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Bool
+from numba import njit
 
 from traj_diffusion.configs import checked, override
 from traj_diffusion.errors import BadConfig
-from traj_diffusion.geometry import rotate, to_local
+from traj_diffusion.geometry import rotate
 from traj_diffusion.scene import AgentKind
 
 Arrays = dict[str, np.ndarray]
@@ -100,12 +102,13 @@ def _jitter(out: Arrays, rng: np.random.Generator, strength: float) -> None:
     turn = rng.uniform(0.0005, 0.003, agents) * strength
     pace = rng.uniform(0.01, 0.05, agents) * strength
     first = out["position"][np.arange(agents), valid.argmax(1)]
-    far = np.linalg.norm(out["position"] - first[:, None], axis=-1)
+    far = np.abs(out["position"] - first[:, None]).max(-1)
     noisy = valid & (far * valid > _MOVES).any(1)[:, None]
-    shift = np.stack([along, across], -1)[:, None] * rng.standard_normal((*valid.shape, 2))
-    out["position"] += rotate(shift, out["heading"]) * noisy[..., None]
-    out["heading"] += turn[:, None] * rng.standard_normal(valid.shape) * noisy
-    out["velocity"] += pace[:, None, None] * rng.standard_normal((*valid.shape, 2)) * noisy[..., None]
+    noise = rng.standard_normal((5, *valid.shape), np.float32) * noisy
+    noise *= np.stack([along, across, turn, pace, pace])[..., None].astype(np.float32)
+    out["position"] += rotate(np.stack([noise[0], noise[1]], -1), out["heading"])
+    out["heading"] += noise[2]
+    out["velocity"] += np.stack([noise[3], noise[4]], -1)
 
 
 def _park(out: Arrays, rng: np.random.Generator, wanted: int) -> None:
@@ -117,33 +120,47 @@ def _park(out: Arrays, rng: np.random.Generator, wanted: int) -> None:
         return
     pose = out["map_pose"][lanes]
     middles = (rotate(out["map_points"][lanes], pose[:, None, 2]) + pose[:, None, :2]).reshape(-1, 2)
-    rows = iter(free.tolist())
-    row = next(rows)
-    for _ in range(_TRIES * len(free)):
-        piece = out["map_pose"][rng.choice(beside)].astype(np.float64)
-        length, width, height = rng.uniform((3.8, 1.7, 1.4), (5.4, 2.1, 2.0))
-        side = rng.choice((-1.0, 1.0))
-        away = side * (_LANE / 2 + width / 2 + rng.uniform(0.2, 3.0))
-        angle = piece[2] + (rng.normal(0, 0.03) if rng.random() < 0.85 else np.pi / 2 * side)
-        place = piece[:2] + rotate(np.array([rng.uniform(-8, 8), away]), piece[2])
-        if not _is_free(out, middles, place, angle, length, width):
+    states = (out["position"], out["heading"], out["valid"], out["size"])
+    draws = rng.random((_TRIES * len(free), 9))
+    taken = 0
+    for which, left, length, width, height, gap, askew, across, along in draws.tolist():
+        x, y, direction = out["map_pose"][beside[int(which * len(beside))]].tolist()
+        length, width, height = 3.8 + 1.6 * length, 1.7 + 0.4 * width, 1.4 + 0.6 * height
+        side = 1.0 if left < 0.5 else -1.0
+        is_across = across < 0.15  # as on a lot
+        away = side * (_LANE / 2 + (length if is_across else width) / 2 + 0.2 + 2.8 * gap)
+        ahead = 16 * along - 8
+        x += ahead * math.cos(direction) - away * math.sin(direction)
+        y += ahead * math.sin(direction) + away * math.cos(direction)
+        angle = direction + 0.1 * (askew - 0.5) + (math.pi / 2 * side if is_across else 0.0)
+        if not _is_free(middles, *states, x, y, angle, length, width):
             continue
-        out["position"][row], out["heading"][row], out["valid"][row] = place, angle, True
+        row = free[taken]
+        out["position"][row], out["heading"][row], out["valid"][row] = (x, y), angle, True
         out["size"][row], out["kind"][row] = (length, width, height), AgentKind.VEHICLE
-        row = next(rows, -1)
-        if row < 0:
+        taken += 1
+        if taken == len(free):
             return
 
 
-def _is_free(out: Arrays, middles: Any, place: Any, angle: float, length: float, width: float) -> bool:
+@njit(cache=True)
+@no_type_check  # a run-time check of shapes would wrap the function before numba sees it
+def _is_free(middles, position, heading, valid, size, x, y, angle, length, width):  # pragma: no cover
     """Return whether a box is 1 m off the middle of every lane and 0.3 m off everybody at every step."""
-    ahead, aside = np.abs(to_local(middles, place, np.float64(angle))).T
-    if ((ahead < length / 2 + 0.5) & (aside < width / 2 + 1.0)).any():
-        return False
-    valid = out["valid"]
-    ahead, aside = np.abs(to_local(out["position"][valid], place, np.float64(angle))).T
-    turn = out["heading"][valid] - angle
-    cos, sin = np.abs(np.cos(turn)), np.abs(np.sin(turn))
-    long, wide = np.broadcast_to(out["size"][:, None, :2], (*valid.shape, 2))[valid].T / 2
-    overlap = (ahead < length / 2 + long * cos + wide * sin + 0.3) & (aside < width / 2 + long * sin + wide * cos + 0.3)
-    return not overlap.any()
+    cos, sin = np.cos(angle), np.sin(angle)
+    for i in range(len(middles)):
+        dx, dy = middles[i, 0] - x, middles[i, 1] - y
+        if abs(cos * dx + sin * dy) < length / 2 + 0.5 and abs(cos * dy - sin * dx) < width / 2 + 1.0:
+            return False
+    for row in range(len(valid)):
+        long, wide = size[row, 0] / 2, size[row, 1] / 2
+        for step in range(valid.shape[1]):
+            if not valid[row, step]:
+                continue
+            dx, dy = position[row, step, 0] - x, position[row, step, 1] - y
+            along, across = abs(np.cos(heading[row, step] - angle)), abs(np.sin(heading[row, step] - angle))
+            ahead = length / 2 + long * along + wide * across + 0.3
+            aside = width / 2 + long * across + wide * along + 0.3
+            if abs(cos * dx + sin * dy) < ahead and abs(cos * dy - sin * dx) < aside:
+                return False
+    return True

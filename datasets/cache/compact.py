@@ -175,22 +175,31 @@ def map_digest(block: memoryview | bytes) -> bytes:
     return hashlib.blake2b(block, digest_size=16).digest()
 
 
-def compact_scene(scene: Scene, features: CompactMap | None = None) -> CompactScene:
-    """Return a scene in units. `features` is its map, where that was made before.
+def scene_origin(scene: Scene) -> Float64[np.ndarray, "2"]:
+    """Return the whole metres nearest to where the ego is at the current index, or the mean of those who are there.
 
-    Raises BadScene where a cache cannot hold it: at another rate than 10 Hz, too large, or with nobody to simulate.
+    Raises BadScene where a cache cannot hold the scene: at another rate than 10 Hz, too large, or nobody to simulate.
     """
     agents, now = scene.agents, scene.current_index
     if abs(scene.dt - DT) > 1e-3:
         raise BadScene(f"its time step is {scene.dt:g} s; a cache holds scenes of {DT} s")
-    kept = np.flatnonzero(agents.valid.any(1))
-    valid = agents.valid[kept]
     if not len(agents):
         raise BadScene("it has no agents")
-    if not agents.valid[:, now].any():
+    present = agents.valid[:, now]
+    if not present.any():
         raise BadScene("no agent is valid at its current index")
-    if max(valid.size, scene.lights.state.size) > MAX_STATES:
-        raise BadScene(f"{len(kept)} agents and {len(scene.lights)} lights over {scene.steps} steps are too many")
+    if max(agents.valid.size, scene.lights.state.size) > MAX_STATES:
+        raise BadScene(f"{len(agents)} agents and {len(scene.lights)} lights over {scene.steps} steps are too many")
+    place = agents.position[:, now, :2]
+    return np.round(place[scene.ego] if scene.ego is not None and present[scene.ego] else place[present].mean(0))
+
+
+def compact_scene(scene: Scene, features: CompactMap | None = None) -> CompactScene:
+    """Return a scene in units. `features` is its map, where that was made before. Raises BadScene as `scene_origin`."""
+    agents, now = scene.agents, scene.current_index
+    origin = scene_origin(scene)
+    kept = np.flatnonzero(agents.valid.any(1))
+    valid = agents.valid[kept]
     ego = None if scene.ego is None or scene.ego not in kept else int(np.searchsorted(kept, scene.ego))
     rows, steps = np.arange(len(kept))[:, None], _held(valid)
 
@@ -198,7 +207,6 @@ def compact_scene(scene: Scene, features: CompactMap | None = None) -> CompactSc
         """Return [N, T, D] as whole multiples [D, N, T], each invalid state as the one before it."""
         return np.rint(values[kept].astype(np.float64)[rows, steps] / unit).astype(np.int64).transpose(2, 0, 1)
 
-    origin = np.round(_centre(agents.position[kept, now, :2], valid[:, now], ego))
     seen = np.flatnonzero(scene.lights.observed.any(1))
     last = scene.steps - 1 - scene.lights.observed[seen, ::-1].argmax(1)
     lane = scene.lights.lane_id[seen]
@@ -258,11 +266,6 @@ def compact_map(features: Map, centre: np.ndarray) -> CompactMap:
 def _pose_units(pose: np.ndarray) -> np.ndarray:
     """Return poses [n, 3] as whole multiples [3, n]."""
     return np.rint(pose.astype(np.float64).T / np.array([LINE, LINE, ANGLE])[:, None]).astype(np.int64)
-
-
-def _centre(position: np.ndarray, valid: np.ndarray, ego: int | None) -> np.ndarray:
-    """Return where the ego is [2], or the mean of those that are there."""
-    return position[valid].mean(0) if ego is None or not valid[ego] else position[ego]
 
 
 def _held(valid: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from traj_diffusion.datasets.cache.compact import (
     compact_scene,
     map_cell,
     map_digest,
+    scene_origin,
 )
 from traj_diffusion.errors import BadFile, BadRecord, BadScene
 from traj_diffusion.scene import Map, Scene
@@ -54,7 +55,7 @@ class ShardWriter:
 
     def add(self, scene: Scene) -> CompactScene:
         """Append a scene and return what is kept of it. Raises BadScene where a cache cannot hold it."""
-        cell = map_cell(scene.map, scene.agents.position[:, scene.current_index, :2].mean(0))
+        cell = map_cell(scene.map, scene_origin(scene))
         shared = self._latest if self._latest is not None and self._latest[0] is scene.map else None
         if shared is not None and shared[1] == cell:
             compact, number = compact_scene(scene, shared[2]), shared[3]
