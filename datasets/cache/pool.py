@@ -76,7 +76,7 @@ def _over_machines(job: Callable[[Part], Result], parts: Sequence[Part], address
         raise MissingExtra("ray", "ray") from None
     try:
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises that very class where a cluster does not answer in time
         raise BadInput(f"no Ray cluster answers at {address!r}: {error}") from error
     try:
         remote = ray.remote(max_retries=ATTEMPTS)(job)

@@ -35,7 +35,7 @@ class Samples(Protocol):
     def rows(self, batch: int, seed: int, step: int) -> np.ndarray:
         """Return which samples make up the batch of a step."""
 
-    def batch(self, rows: np.ndarray, key: Sequence[int] | None = None) -> Sample:
+    def batch(self, rows: np.ndarray | Sequence[int], key: Sequence[int] | None = None) -> Sample:
         """Return those samples; with a key they are augmented, as the key and the row say."""
 
 
@@ -48,7 +48,7 @@ class Cache:
 
     def __init__(
         self,
-        folder: Path,
+        folder: str | Path,
         shape: CacheShape | None = None,
         window_stride: int | None = None,
         augment: Augment | None = None,
@@ -95,7 +95,7 @@ class Cache:
         """Return which samples make up the batch of a step; an epoch visits all of them once."""
         return batch_rows(self.agents, batch, seed, step)
 
-    def batch(self, rows: np.ndarray, key: Sequence[int] | None = None) -> Sample:
+    def batch(self, rows: np.ndarray | Sequence[int], key: Sequence[int] | None = None) -> Sample:
         """Return those samples with a leading batch axis, as arrays of their own.
 
         With a key, (seed, step) say, they are augmented: what happens to a sample depends on the key and its row, and
@@ -144,7 +144,7 @@ class Mixture:
         """Return which samples make up the batch of a step; see `mixed_rows` for how shares are kept."""
         return mixed_rows([part.agents for part in self._parts], self._weights, batch, seed, step)
 
-    def batch(self, rows: np.ndarray, key: Sequence[int] | None = None) -> Sample:
+    def batch(self, rows: np.ndarray | Sequence[int], key: Sequence[int] | None = None) -> Sample:
         """Return those samples with a leading batch axis; see `Cache.batch`."""
         rows = np.asarray(rows)
         out = self.shape.zeros(len(rows))

@@ -65,7 +65,7 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
     found = by_name(report)
     assert {Path(file.file) for file in report.files} == {path for path in source.rglob("*") if path.is_file()}
     read = {name: (file.scenes, file.windows, file.agents) for name, file in found.items() if file.scenes}
-    assert read == {"a.scene.npz": (1, 1, 2), "two.tfrecord": (2, 13, 5), "cut.tfrecord": (1, 1, 3)}
+    assert read == {"a.scene.npz": (1, 1, 2), "two.tfrecord": (2, 12, 5), "cut.tfrecord": (1, 1, 3)}
     assert found["a.scene.npz"].repaired == {"ids made up": 2}
     assert found["nobody.scene.npz"].left_out == {"no agent is valid at its current index": 1}
     assert found["map.scene.npz"].left_out == {"it has no agents": 1}
