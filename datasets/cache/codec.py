@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Int64, Integer
 from numba import njit
 
+from traj_diffusion.errors import BadScene
+
 MAX_BYTES = 64 * 2**20  # of one block, unpacked
 _LEVEL = 6
 
@@ -40,12 +42,11 @@ class Writer:
         self._parts.append(np.packbits(changes).tobytes())
 
     def block(self) -> bytes:
-        """Return all of it, compressed. The same arrays give the same bytes."""
-        return zlib.compress(self.raw(), _LEVEL)
-
-    def raw(self) -> bytes:
-        """Return all of it as it was put."""
-        return b"".join(self._parts)
+        """Return all of it, compressed. The same arrays give the same bytes. Raises BadScene where it is too much."""
+        raw = b"".join(self._parts)
+        if len(raw) > MAX_BYTES:
+            raise BadScene(f"it takes {len(raw):,} bytes; a cache holds at most {MAX_BYTES:,} in a piece")
+        return zlib.compress(raw, _LEVEL)
 
 
 class Reader:

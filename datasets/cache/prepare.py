@@ -15,7 +15,14 @@ from pathlib import Path
 from traj_diffusion.datasets.cache.pool import over_parts
 from traj_diffusion.datasets.cache.report import CacheReport, FileReport
 from traj_diffusion.datasets.cache.sample import NOW
-from traj_diffusion.datasets.cache.shard import SCHEMA_VERSION, ShardIndex, ShardWriter, new_shard, open_shard
+from traj_diffusion.datasets.cache.shard import (
+    SCHEMA_VERSION,
+    CannotWrite,
+    ShardIndex,
+    ShardWriter,
+    new_shard,
+    open_shard,
+)
 from traj_diffusion.datasets.cache.store import INDEX
 from traj_diffusion.datasets.cache.survey import Source, list_files, why_no_recording
 from traj_diffusion.datasets.sources import Entry, find_reader, is_named_like_scenes, known_formats, read_scenes
@@ -58,7 +65,7 @@ def prepare_cache(
     goes on there. A file that cannot be read is reported and stops nothing. Raises BadFile where `out` holds something
     else, cannot be written, or no file has a scene.
     """
-    files = list_files(sources)
+    files = list_files(sources, out)
     parts = _parts(files, out)
     _begin(out, parts)
     done = sum(len(part.sources) for part in parts)
@@ -163,6 +170,10 @@ def _read_file(source: Source, shard: ShardWriter) -> FileReport:
     except TrajDiffusionError as error:
         kept = f"after {report.scenes} scenes, which are kept: " if report.scenes else ""
         report.why, report.broken = f"{kept}{error}", True
+    except CannotWrite:
+        raise
+    except OSError as error:
+        report.why, report.broken = f"cannot be read ({error.strerror or error})", True
     except Exception as error:
         error.add_note(f"while {source.file} was read")
         raise

@@ -29,7 +29,7 @@ from traj_diffusion.datasets.cache.compact import (
     map_digest,
     scene_origin,
 )
-from traj_diffusion.errors import BadFile, BadRecord, BadScene
+from traj_diffusion.errors import BadFile, BadRecord
 from traj_diffusion.scene import Map, Scene
 from traj_diffusion.scene.archive import atomic_path
 
@@ -37,6 +37,10 @@ SCHEMA_VERSION = 2
 _MAGIC = b"TDshard\n"
 _COUNTS = struct.Struct("<III")  # of scenes, maps, bytes of JSON
 _TRAILER = struct.Struct("<QQII8s")  # start, length and checksum of the index, version, magic
+
+
+class CannotWrite(OSError):
+    """The disk is full, or gone: nothing that the scenes could be blamed for."""
 
 
 class ShardWriter:
@@ -88,9 +92,10 @@ class ShardWriter:
         os.fsync(self._file.fileno())
 
     def _write(self, block: bytes) -> tuple[int, int, int]:
-        if len(block) > MAX_BYTES:
-            raise BadScene(f"it takes {len(block):,} bytes; a cache holds scenes of at most {MAX_BYTES:,}")
-        self._file.write(block)
+        try:
+            self._file.write(block)
+        except OSError as error:
+            raise CannotWrite(error.errno, error.strerror) from error
         self._at += len(block)
         return self._at - len(block), len(block), zlib.crc32(block)
 
@@ -117,7 +122,7 @@ class ShardIndex:
     map_of: Int64[np.ndarray, " n"]
     current_index: Int64[np.ndarray, " n"]
     steps: Int64[np.ndarray, " n"]
-    present: tuple[Int64[np.ndarray, " T"], ...]  # per scene, how many agents are valid at each step
+    present: tuple[np.ndarray, ...]  # per scene [T], how many agents are valid at each step
     meta: dict[str, Any]
 
     def __len__(self) -> int:

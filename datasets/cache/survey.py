@@ -45,12 +45,13 @@ class Source:
         return [str(self.file), None if self.ids is None else list(self.ids), self.bytes, self.changed]
 
 
-def list_files(sources: Sequence[str]) -> list[Source]:
+def list_files(sources: Sequence[str], out: Path) -> list[Source]:
     """Return every file that sources stand for, each once, in order.
 
-    Of a folder these are all files in it and below, sorted by path, whatever they hold. Raises BadFile where a source
-    does not exist.
+    Of a folder these are all files in it and below, sorted by path, whatever they hold, but for the cache itself.
+    Raises BadFile where a source does not exist.
     """
+    out = Path(os.path.abspath(out))
     wanted: dict[Path, tuple[str, ...] | None] = {}
     for source in sources:
         path = Path(source)
@@ -63,9 +64,13 @@ def list_files(sources: Sequence[str]) -> list[Source]:
             found = []
             for file, group in groupby(entries, key=lambda entry: entry.file):
                 ids = [entry.id for entry in group]
-                found.append((file, None if None in ids else tuple(name for name in ids if name is not None)))
+                found.append(
+                    (file, None if None in ids else tuple(dict.fromkeys(name for name in ids if name is not None)))
+                )
         for file, ids in found:
             file = Path(os.path.abspath(file))
+            if out in file.parents:
+                continue
             before = wanted.get(file, ())
             wanted[file] = None if ids is None or before is None else (*before, *(i for i in ids if i not in before))
     return [_source(file, ids) for file, ids in wanted.items()]

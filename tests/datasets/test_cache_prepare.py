@@ -96,7 +96,7 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
 def test_a_list_takes_the_scenes_that_it_names(tmp_path: Path) -> None:
     write_womd(tmp_path / "three.tfrecord", [replace(crossing(), id=name) for name in "abc"])
     wanted = tmp_path / "list.json"
-    wanted.write_text(json.dumps([{"file": "three.tfrecord", "id": "c"}, {"file": "three.tfrecord", "id": "a"}]))
+    wanted.write_text(json.dumps([{"file": "three.tfrecord", "id": name} for name in "cac"]))
     prepare_cache([str(wanted)], tmp_path / "out")
     assert Cache(tmp_path / "out").ids == ["c", "a"]
     prepare_cache([str(wanted), str(tmp_path / "three.tfrecord")], tmp_path / "all")
@@ -224,6 +224,33 @@ def test_a_full_disk_is_one_error_and_leaves_no_shard(folder: Path, tmp_path: Pa
     child.join()
     assert child.exitcode == 7
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]
+
+
+def test_a_cache_inside_its_own_source_does_not_swallow_itself(tmp_path: Path) -> None:
+    save_scene(crossing(), tmp_path / "a.scene.npz")
+    out = tmp_path / "cache"
+    first = prepare_cache([str(tmp_path)], out)
+    (out / "index.json").unlink()
+    assert prepare_cache([str(tmp_path)], out) == first
+    assert len(first.files) == 1
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_not_taken_for_a_full_disk(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = prepare.read_scenes
+
+    def failing(entries: list[prepare.Entry]) -> object:
+        if entries[0].file.name == "03.scene.npz":
+            raise OSError(5, "Input/output error")
+        return real(entries)
+
+    monkeypatch.setattr(prepare, "read_scenes", failing)
+    report = prepare_cache([str(folder)], tmp_path / "out")
+    assert [(Path(file.file).name, file.why) for file in report.broken] == [
+        ("03.scene.npz", "cannot be read (Input/output error)")
+    ]
+    assert report.scenes == 13
 
 
 @pytest.mark.slow
