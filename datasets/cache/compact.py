@@ -7,6 +7,7 @@ recording. Everything else can be made from this: each current index, every augm
 import hashlib
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
@@ -278,7 +279,7 @@ def _within(values: np.ndarray, low: int, high: int) -> bool:
     return bool(((values >= low) & (values < high)).all())
 
 
-def _head(layout: struct.Struct, block: memoryview | bytes) -> tuple:  # type: ignore[type-arg]  # as struct has it
+def _head(layout: struct.Struct, block: memoryview | bytes) -> tuple[Any, ...]:
     if len(block) < layout.size:
         raise ValueError(f"it has {len(block)} bytes, fewer than its head")
     return layout.unpack_from(block)

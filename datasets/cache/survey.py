@@ -56,23 +56,20 @@ def list_files(sources: Sequence[str], out: Path) -> list[Source]:
     for source in sources:
         path = Path(source)
         if source != BUNDLED and path.is_dir():
-            found = [(file, None) for file in sorted(path.rglob("*")) if file.is_file()]
+            found: list[tuple[Path, list[str | None]]]
+            found = [(file, [None]) for file in sorted(path.rglob("*")) if file.is_file()]
             if not found:
                 raise BadFile(f"{path}: a folder without a file")
         else:
-            entries = list_sources(source)
-            found = []
-            for file, group in groupby(entries, key=lambda entry: entry.file):
-                ids = [entry.id for entry in group]
-                found.append(
-                    (file, None if None in ids else tuple(dict.fromkeys(name for name in ids if name is not None)))
-                )
-        for file, ids in found:
+            entries = groupby(list_sources(source), key=lambda entry: entry.file)
+            found = [(file, [entry.id for entry in group]) for file, group in entries]
+        for file, names in found:
             file = Path(os.path.abspath(file))
             if out in file.parents:
                 continue
             before = wanted.get(file, ())
-            wanted[file] = None if ids is None or before is None else (*before, *(i for i in ids if i not in before))
+            ids = [*(before or ()), *(name for name in names if name is not None)]
+            wanted[file] = None if None in names or before is None else tuple(dict.fromkeys(ids))
     return [_source(file, ids) for file, ids in wanted.items()]
 
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from traj_diffusion.datasets.cache import Cache, CacheReport, pool, prepare, prepare_cache, write_cache
 from traj_diffusion.datasets.cache.pool import over_parts
 from traj_diffusion.datasets.womd_writer import write_womd
-from traj_diffusion.errors import BadFile, HostError, MissingExtra
+from traj_diffusion.errors import BadFile, BadInput, HostError, MissingExtra
 from traj_diffusion.scene import save_scene
 from traj_diffusion.testing import busy_scene, crossing, straight_road
 
@@ -281,6 +282,45 @@ def test_an_unexpected_error_of_a_reader_names_the_file(
 def test_without_ray_the_extra_is_named() -> None:
     with pytest.raises(MissingExtra, match=r"traj-diffusion\[ray\]"):
         list(over_parts(len, ["a"], ray="auto"))
+
+
+class StandIn(ModuleType):
+    """What `over_parts` asks of Ray, done at once."""
+
+    down = False
+
+    def init(self, address: str, **options: object) -> None:
+        if address == "nowhere":
+            raise Exception("no answer")
+
+    def remote(self, **options: object) -> object:
+        return lambda job: SimpleNamespace(remote=job)
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 1.0}
+
+    def wait(self, waiting: list[object]) -> tuple[list[object], list[object]]:
+        return waiting[-1:], waiting[:-1]  # not in the order in which they were handed out
+
+    def get(self, done: list[object]) -> list[object]:
+        return done
+
+    def shutdown(self) -> None:
+        self.down = True
+
+
+def test_machines_make_the_same_bytes_with_a_stand_in_for_ray(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PER_PART, 3)
+    stand_in = StandIn("ray")
+    monkeypatch.setitem(sys.modules, "ray", stand_in)
+    prepare_cache([str(folder)], tmp_path / "one")
+    prepare_cache([str(folder)], tmp_path / "ray", ray="auto")
+    assert content(tmp_path / "one") == content(tmp_path / "ray")
+    assert stand_in.down
+    with pytest.raises(BadInput, match="no Ray cluster answers at 'nowhere': no answer"):
+        list(over_parts(len, ["a"], ray="nowhere"))
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
