@@ -91,6 +91,11 @@ def known_formats() -> str:
     return ", ".join(str(reader.NAME) for reader in _readers())
 
 
+def is_named_like_scenes(path: Path) -> bool:
+    """Return whether the name of a file says that some reader should be able to read it."""
+    return any(fnmatch(path.name, pattern) for reader in _readers() for pattern in reader.PATTERNS)
+
+
 def find_reader(path: Path) -> ModuleType | None:
     """Return the reader that recognises a file by its content, or None."""
     head = read_head(path)
@@ -126,12 +131,11 @@ def _bundled() -> list[Entry]:
 
 def _folder(folder: Path) -> list[Entry]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    patterns = [pattern for reader in _readers() for pattern in reader.PATTERNS]
     found = []
     for path in files:
         if find_reader(path) is not None:
             found.append(Entry(path))
-        elif any(fnmatch(path.name, pattern) for pattern in patterns):
+        elif is_named_like_scenes(path):
             raise BadFile(f"{path}: named like scenes, but not in a format that can be read: {known_formats()}")
     if not found:
         raise BadFile(f"{folder}: none of its {len(files)} files is in a format that can be read: {known_formats()}")

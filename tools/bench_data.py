@@ -1,12 +1,16 @@
-"""How fast raw WOMD records become scenes, on one core: python tools/bench_data.py FOLDER
+"""How fast data flow, on one core: python tools/bench_data.py --womd FOLDER --cache CACHE
 
-Prints JSON. A pass reads every record of the folder's files: framing, checksums, decoding, lights, lane links, checks.
-The figure is the median of five warm passes, by the clock and by the processor time that this process had; the second
-means more on a busy machine. Where protobuf is installed, its parser and Python loops are timed in the same run.
+Prints JSON. `reader`: a pass reads every WOMD record of a folder: framing, checksums, decoding, lights, lane links,
+checks. `cache`: batches of 16 samples in a training's order, read from the shards, as arrays and further as the tensors
+that a network is conditioned on, and those with the clean actions that it learns from; bytes on disk per scene; and
+the memory of the process while 100,000 samples go by. Speeds are the median of five warm passes, by the clock and by
+the processor time that this process had; the second means more on a busy machine. Where protobuf is installed, its
+parser and Python loops are timed too.
 """
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -14,12 +18,23 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
+
+from traj_diffusion.datasets.cache import Augment, Cache, Sample
+from traj_diffusion.datasets.conditioning import HISTORY_STEPS, condition
 from traj_diffusion.datasets.readers import womd
 from traj_diffusion.datasets.sources import list_sources
 from traj_diffusion.datasets.tfrecord import read_records
 from traj_diffusion.testing.womd_reference import reference_scene, scenario_class
+from traj_diffusion.training.batch import make_batch
+from traj_diffusion.training.config import TrainConfig
+from traj_diffusion.training.train import trimmed
 
 PASSES = 5
+BATCH = 16
+BATCHES = 20  # of one pass over a cache
+EVERY = 10_000  # samples between two looks at the memory
+EVERYTHING = Augment(rotate=True, history_noise=0.1, drop_agents=0.1, drop_pieces=0.1, parked=3.0, jitter=1.0)
 
 
 def measure(one_pass: Callable[[], int]) -> dict[str, float]:
@@ -37,17 +52,13 @@ def measure(one_pass: Callable[[], int]) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Run the benchmark as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="folder of WOMD Scenario TFRecord files")
-    files = [entry.file for entry in list_sources(parser.parse_args().folder)]
+def reading(folder: Path) -> dict[str, object]:
+    """Return how fast the records of a folder become scenes."""
+    files = [entry.file for entry in list_sources(folder)]
     sizes = [len(record) for file in files for record in read_records(file)]
-    result = {
+    result: dict[str, object] = {
         "scenes": len(sizes),
         "mean_record_bytes": round(statistics.mean(sizes)),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
         "reader": measure(lambda: sum(1 for file in files for _ in womd.read(file))),
         "framing_and_checksums_alone": measure(lambda: sum(1 for file in files for _ in read_records(file))),
     }
@@ -58,6 +69,80 @@ def main() -> None:
             return sum(1 for file in files for record in read_records(file) if reference_scene(record, scenario))
 
         result["protobuf_and_python_loops"] = measure(reference)
+    return result
+
+
+def conditioned(sample: Sample) -> object:
+    """Return what a network is conditioned on, of one batch of samples."""
+    t = {name: torch.from_numpy(array) for name, array in sample.items()}
+    history = slice(0, HISTORY_STEPS)
+    states = (t[name][:, :, history] for name in ("position", "heading", "velocity", "valid"))
+    lights = (t["light_pose"], t["light_state"].long(), t["light_seen"])
+    return condition(*states, t["size"], t["kind"].long(), *lights, t["route"].long(), t["light_route"].long())
+
+
+def caching(folder: Path, samples: int) -> dict[str, object]:
+    """Return how fast the samples of a cache become batches, how large they are, and what memory they take."""
+    config = TrainConfig(batch=BATCH)
+    generator = torch.Generator().manual_seed(0)
+
+    def one_pass(augment: Augment | None, then: Callable[[Sample], object]) -> Callable[[], int]:
+        cache = Cache(folder, augment=augment)
+
+        def run() -> int:
+            for step in range(BATCHES):
+                then(trimmed(cache.batch(cache.rows(BATCH, 0, step), (0, step))))
+            return BATCH * BATCHES
+
+        return run
+
+    cache = Cache(folder)
+    return {
+        "scenes": len(cache),
+        "mean_agents": round(float(cache.agents.mean()), 1),
+        "bytes_per_scene": round(sum(shard.stat().st_size for shard in folder.glob("*.shard")) / len(cache)),
+        "batch_of_arrays": measure(one_pass(None, lambda sample: None)),
+        "batch_of_arrays_augmented": measure(one_pass(EVERYTHING, lambda sample: None)),
+        "batch_of_conditioning_tensors": measure(one_pass(None, conditioned)),
+        "training_batch_with_actions": measure(one_pass(None, lambda s: make_batch(s, config, generator))),
+        "memory": memory(cache, samples),
+    }
+
+
+def memory(cache: Cache, samples: int) -> dict[str, object]:
+    """Return the anonymous memory [MB] of this process (Linux), after every 10,000 samples; mapped files are not it."""
+    found = []
+    for number in range(0, samples + 1, BATCH):
+        if number % EVERY < BATCH:
+            found.append(anonymous_mb())
+        cache.batch(cache.rows(BATCH, 1, number // BATCH))
+    found.append(anonymous_mb())
+    return {
+        "samples": samples,
+        "mb_every_10000": found,
+        "grown_mb": round(found[-1] - found[min(1, len(found) - 1)], 1),
+    }
+
+
+def anonymous_mb() -> float:
+    """Return the anonymous resident memory of this process."""
+    lines = Path(f"/proc/{os.getpid()}/status").read_text().splitlines()
+    return round(next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024, 1)
+
+
+def main() -> None:
+    """Run the benchmark as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--womd", type=Path, help="folder of WOMD Scenario TFRecord files")
+    parser.add_argument("--cache", type=Path, help="folder that `traj-diffusion prepare` made")
+    parser.add_argument("--samples", type=int, default=100_000, help="samples for the memory (default 100000)")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    result: dict[str, object] = {"python": platform.python_version(), "machine": platform.machine()}
+    if given.womd:
+        result["womd"] = reading(given.womd)
+    if given.cache:
+        result["cache"] = caching(given.cache, given.samples)
     print(json.dumps(result, indent=1))
 
 

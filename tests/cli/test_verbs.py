@@ -139,7 +139,8 @@ def test_prepare_packs_scenes_into_a_cache(
     tmp_path: Path, scene_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = printed(capsys, "prepare", scene_file, "--out", tmp_path / "cache")
-    assert "1 scenes of 1 files" in shown
+    assert "1 files, 1 of them with scenes: 1 scenes, 1 whole windows, 3 agents" in shown
+    assert json.loads((tmp_path / "cache" / "report.json").read_text())["files"][0]["file"] == str(scene_file)
 
 
 def test_the_command_works_in_a_process_of_its_own(run: Run, scene_file: Path) -> None:

@@ -142,7 +142,7 @@ def test_earlier_checkpoints_of_the_same_sizes_are_found_in_order(tmp_path: Path
 def test_data_may_be_a_cache_and_then_closed_loops_are_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_cache(tmp_path / "cache", iter([straight_road(), crossing()]), 2)
+    write_cache(tmp_path / "cache", [straight_road(), crossing()])
     samples, scenes = load_data(tmp_path / "cache")
     packed, _ = load_data("bundled", 1)
     assert scenes == ()

@@ -15,7 +15,7 @@ from traj_diffusion.errors import BadCheckpoint, BadConfig, BadInput, TrainingDi
 from traj_diffusion.model import ModelConfig, load_checkpoint
 from traj_diffusion.testing import crossing, straight_road
 from traj_diffusion.training import Machine, TrainConfig, train, validation
-from traj_diffusion.training.order import batch_rows, learning_rate
+from traj_diffusion.training.order import learning_rate
 
 CONFIG = TrainConfig(
     model=ModelConfig(
@@ -36,8 +36,8 @@ CPU = Machine("cpu")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     folder = tmp_path_factory.mktemp("cache")
     scenes = [straight_road(speeds=(4.0 + i, 6.0)) for i in range(6)] + [crossing() for _ in range(4)]
-    write_cache(folder, iter(scenes), len(scenes), CacheShape(agents=4, pieces=32, lights=2))
-    return Cache(folder)
+    write_cache(folder, scenes)
+    return Cache(folder, CacheShape(agents=4, pieces=32, lights=2))
 
 
 def quietly(config: TrainConfig, cache: Cache, out: Path) -> Path:
@@ -111,13 +111,6 @@ def test_validation_scores_rollouts_and_keeps_the_weights(cache: Cache, tmp_path
 def test_too_few_scenes_are_named(cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds 10 scenes, a batch needs 64"):
         quietly(replace(CONFIG, batch=64), cache, tmp_path)
-
-
-def test_an_epoch_visits_every_sample_once() -> None:
-    agents = np.arange(40) % 7
-    seen = np.concatenate([batch_rows(agents, 4, seed=1, step=step) for step in range(10)])
-    assert sorted(seen.tolist()) == list(range(40))
-    assert not np.array_equal(batch_rows(agents, 4, 1, 0), batch_rows(agents, 4, 1, 10))
 
 
 def test_the_rate_warms_up_and_comes_down() -> None:

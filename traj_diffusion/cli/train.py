@@ -21,7 +21,14 @@ VALIDATION_SCENES = 16
     "  traj-diffusion train --config base --cache cache --out runs/base --accelerator cuda --precision bf16-mixed"
 )
 @click.option("--config", default="tiny", show_default=True, help="A setting in configs/train.")
-@click.option("--cache", type=_FOLDER, required=True, help="A folder that `prepare` made.")
+@click.option(
+    "--cache",
+    "caches",
+    multiple=True,
+    required=True,
+    metavar="FOLDER[=WEIGHT]",
+    help="A folder that `prepare` made. Several are mixed by their weights.",
+)
 @click.option("--out", type=_FOLDER, required=True, help="Checkpoints and log; a second run goes on from there.")
 @click.option(
     "--data", default="not stated", help="What the cache holds and under which licence; kept with the weights."
@@ -34,10 +41,14 @@ VALIDATION_SCENES = 16
 @click.option(
     "--precision", type=click.Choice(["32-true", "bf16-mixed", "16-mixed"]), default="32-true", show_default=True
 )
+@click.option("--windows", type=_COUNT, metavar="STEPS", help="Also start from each so many steps of a long recording.")
+@click.option(
+    "--augment", multiple=True, metavar="KEY=VALUE", help="Change samples at random: docs/data.md has the keys."
+)
 @click.argument("settings", nargs=-1)
 def train(
     config: str,
-    cache: Path,
+    caches: tuple[str, ...],
     out: Path,
     data: str,
     validate: str | None,
@@ -46,6 +57,8 @@ def train(
     devices: str,
     nodes: int,
     precision: str,
+    windows: int | None,
+    augment: tuple[str, ...],
     settings: tuple[str, ...],
 ) -> None:
     """Train a model on a cache. SETTINGS are key=value, such as steps=2000."""
@@ -55,7 +68,7 @@ def train(
     import torch
 
     from traj_diffusion.datasets import read_scenes
-    from traj_diffusion.datasets.cache import Cache
+    from traj_diffusion.datasets.cache import load_augment, open_caches
     from traj_diffusion.training import Machine, validation
     from traj_diffusion.training import train as run
     from traj_diffusion.training.config import load_train_config
@@ -63,11 +76,12 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     settled = load_train_config(config, settings)
+    samples = open_caches(caches, window_stride=windows, augment=load_augment(augment))
     held_out = list(islice(read_scenes(validate), VALIDATION_SCENES)) if validate is not None else []
     view = View(settled.steps)
     path = run(
         settled,
-        Cache(cache),
+        samples,
         out,
         config,
         data,

@@ -100,16 +100,27 @@ def synthesize(scenes: int, seed: int, out: Path, workers: int, net_file: Path |
     click.echo(f"{scenes} scenes: {out}")
 
 
-@click.command(epilog="\b\nExample:\n  traj-diffusion prepare scenes/ --out cache")
+@click.command(epilog="\b\nExample:\n  traj-diffusion prepare scenes/ more.tfrecord --out cache --workers 8")
 @click.argument("sources", nargs=-1, required=True)
-@click.option("--out", type=_FOLDER, required=True, help="A new folder for the cache.")
-def prepare(sources: tuple[str, ...], out: Path) -> None:
-    """Pack SOURCES into one cache for training."""
+@click.option("--out", type=_FOLDER, required=True, help="A new folder for the cache; a second run goes on there.")
+@_WORKERS
+@click.option("--ray", metavar="ADDRESS", help="Let the machines of this Ray cluster do it. Needs the extra [ray].")
+def prepare(sources: tuple[str, ...], out: Path, workers: int | None, ray: str | None) -> None:
+    """Pack SOURCES into one cache for training, and account for every file."""
+    import os
+
     from traj_diffusion.datasets.cache import prepare_cache
 
-    with progress_bar(None, "scenes") as bar:
-        report = prepare_cache(sources, out, lambda done: bar.update(1))
-    click.echo(report)
+    def show(done: int, total: int) -> None:
+        bar.length = total
+        bar.update(done - bar.pos)
+
+    with progress_bar(0, "files") as bar:
+        report = prepare_cache(sources, out, workers or os.cpu_count() or 1, ray, show)
+    click.echo(report.text())
+    click.echo(f"report: {out / 'report.json'}")
+    if report.broken:
+        raise SystemExit(1)
 
 
 VERBS = (rollout, evaluate, benchmark, inspect, synthesize, prepare, train, doctor)

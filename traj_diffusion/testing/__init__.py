@@ -2,6 +2,6 @@
 
 from traj_diffusion.testing.host_contract import HOST_CONTRACT
 from traj_diffusion.testing.policy_contract import POLICY_CONTRACT
-from traj_diffusion.testing.scenes import crossing, make_map, make_scene, straight_road
+from traj_diffusion.testing.scenes import busy_scene, crossing, make_map, make_scene, straight_road
 
-__all__ = ["HOST_CONTRACT", "POLICY_CONTRACT", "crossing", "make_map", "make_scene", "straight_road"]
+__all__ = ["HOST_CONTRACT", "POLICY_CONTRACT", "busy_scene", "crossing", "make_map", "make_scene", "straight_road"]

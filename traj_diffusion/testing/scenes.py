@@ -1,6 +1,7 @@
 """Small scenes whose answers are known on paper: agents at constant speed on straight roads."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -145,4 +146,73 @@ def crossing(light: LightState = LightState.STOP) -> Scene:
         features=features,
         lights=lights,
         scene_id="crossing",
+    )
+
+
+def busy_scene(
+    rng: np.random.Generator,
+    agents: int = 12,
+    polylines: int = 40,
+    steps: int = 91,
+    current_index: int = 10,
+    origin: tuple[float, float] = (-31_000.25, 12_000.5),
+    noise: float = 0.01,
+    scene_id: str = "busy",
+) -> Scene:
+    """Return a scene with the quirks of recorded ones, drawn at random.
+
+    Agents of all kinds drive curves with `noise` [m] on them, come late, are lost in between, and have headings beyond
+    pi; far from the origin; with lights that are not always seen, and routes for some. Row 0 is the ego, always valid.
+    """
+    time = 0.1 * (np.arange(steps) - current_index)
+    speed, turn = rng.uniform(0, 15, agents) * (rng.random(agents) < 0.6), rng.uniform(-0.2, 0.2, agents)
+    heading = rng.uniform(-4, 4, agents)[:, None] + turn[:, None] * time
+    velocity = speed[:, None, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
+    start = np.asarray(origin) + rng.uniform(-100, 100, (agents, 1, 2))
+    place = start + np.cumsum(velocity, axis=1) * 0.1
+    moves = (speed > 0)[:, None]
+    place += rng.normal(0, noise, place.shape) * moves[..., None]
+    valid = np.ones((agents, steps), bool)
+    for row in range(1, agents):
+        first, last = sorted(rng.integers(0, steps, 2).tolist())
+        valid[row] = (np.arange(steps) >= first * (row % 3 == 0)) & (np.arange(steps) <= max(last, current_index))
+        valid[row, rng.integers(steps)] = False
+    kind = rng.integers(1, 5, agents).astype(np.uint8)
+    size = np.repeat(rng.uniform(0.5, 5, (agents, 1, 3)), steps, 1) + rng.normal(0, 0.02, (agents, steps, 3))
+
+    kinds = [MapKind.LANE, MapKind.LANE, MapKind.ROAD_LINE, MapKind.ROAD_EDGE, MapKind.CROSSWALK, MapKind.STOP_SIGN]
+    lines = []
+    for row in range(polylines):
+        count = 1 if kinds[row % len(kinds)] == MapKind.STOP_SIGN else int(rng.integers(2, 60))
+        bend = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.02, count))
+        step = np.stack([np.cos(bend), np.sin(bend)], -1) * 0.5
+        lines.append((kinds[row % len(kinds)], 1, np.asarray(origin) + rng.uniform(-120, 120, 2) + np.cumsum(step, 0)))
+    features = make_map(lines)
+    lanes = features.rows(MapKind.LANE)
+    signals = min(3, len(lanes))
+    observed = rng.random((signals, steps)) < 0.8
+    stop = np.array([features.polyline(int(row))[-1] for row in lanes[:signals]]).reshape(signals, 1, 3)
+    lights = Lights(
+        lane_id=features.id[lanes[:signals]],
+        stop_point=np.where(observed[..., None], stop, 0.0),
+        state=np.where(observed, rng.integers(0, 9, (signals, steps)), 0).astype(np.uint8),
+        observed=observed,
+    )
+    routed = rng.random(agents) < 0.5
+    routes = [sorted(rng.choice(lanes, min(4, len(lanes)), replace=False).tolist()) if on else [] for on in routed]
+    made = make_scene(place[:, 0], velocity[:, 0], steps=steps, current_index=current_index, features=features)
+    return replace(
+        made,
+        id=scene_id,
+        agents=replace(
+            made.agents,
+            kind=kind,
+            position=np.concatenate([place, np.zeros((agents, steps, 1))], -1),
+            heading=heading.astype(np.float32),
+            velocity=velocity.astype(np.float32),
+            size=np.abs(size).astype(np.float32),
+            valid=valid,
+        ),
+        lights=lights,
+        routes=Routes(Csr.from_lists(routes), routed.astype(np.uint8)),
     )

@@ -1,23 +1,8 @@
-"""Which samples a step sees, with which noise, at which rate: functions of seed and step, so nothing need be saved."""
+"""At which rate a step learns, and with which noise: functions of seed and step, so that nothing need be saved."""
 
 import numpy as np
 
 from traj_diffusion.training.config import TrainConfig
-
-
-def batch_rows(agents: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:
-    """Return the rows of one batch, given how many agents each sample has.
-
-    Every epoch visits all samples once, in an order of its own. Samples of like size share a batch, sorted among some
-    hundreds at a time, so that little of it is padding.
-    """
-    per_epoch = len(agents) // batch
-    epoch, place = divmod(step, per_epoch)
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(agents))[: per_epoch * batch]
-    parts = [order[first : first + 32 * batch] for first in range(0, len(order), 32 * batch)]
-    like = np.concatenate([part[np.argsort(agents[part], kind="stable")] for part in parts])
-    return np.sort(like.reshape(per_epoch, batch)[rng.permutation(per_epoch)[place]])
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from traj_diffusion.datasets.cache import Cache, Sample
+from traj_diffusion.datasets.cache import Sample, Samples
 from traj_diffusion.errors import BadConfig, BadInput, MissingExtra, TrainingDiverged
 from traj_diffusion.model import Provenance, TrafficDiffusion, save_checkpoint
 from traj_diffusion.scene.archive import atomic_path
@@ -20,7 +20,7 @@ from traj_diffusion.training.batch import make_batch
 from traj_diffusion.training.config import TrainConfig
 from traj_diffusion.training.log import Log
 from traj_diffusion.training.loss import Objective
-from traj_diffusion.training.order import batch_rows, key_of, learning_rate
+from traj_diffusion.training.order import key_of, learning_rate
 from traj_diffusion.training.state import FILE, TrainState
 
 Progress = Callable[[int, Mapping[str, float]], None]
@@ -39,7 +39,7 @@ class Machine:
 
 def train(
     config: TrainConfig,
-    cache: Cache,
+    cache: Samples,
     out: Path,
     name: str,
     data: str,
@@ -122,17 +122,17 @@ def _fabric(machine: Machine) -> Any:
 
 
 def _descend(
-    fabric: Any, objective: Any, optimiser: Any, cache: Cache, config: TrainConfig, step: int, out: Path
+    fabric: Any, objective: Any, optimiser: Any, cache: Samples, config: TrainConfig, step: int, out: Path
 ) -> dict[str, Tensor]:
     """Take one step down the gradient of this process's parts of the batch, and return what was found on the way."""
-    rows = batch_rows(cache.agents, config.batch, config.seed, step)
+    rows = cache.rows(config.batch, config.seed, step)
     parts = np.array_split(rows, fabric.world_size * config.accumulate)
     mine = range(fabric.global_rank * config.accumulate, (fabric.global_rank + 1) * config.accumulate)
     optimiser.zero_grad(set_to_none=True)
     found: dict[str, Tensor] = {}
     for part in mine:
         generator = torch.Generator().manual_seed(key_of(config.seed, step, part))
-        sample = trimmed(cache.batch(parts[part]))
+        sample = trimmed(cache.batch(parts[part], (config.seed, step)))
         batch = make_batch(sample, config, generator).to(fabric.device)
         with fabric.no_backward_sync(objective, enabled=part != mine[-1]):
             loss, pieces = objective(batch, generator)
