@@ -33,6 +33,7 @@ from traj_diffusion.scene import (
     Scene,
     check_scene,
 )
+from traj_diffusion.scene.kinds import USUAL_SIZE
 
 NAME = "GPUDrive or Nocturne JSON"
 PATTERNS = ("*tfrecord*.json", "*tfrecord*.json.gz")
@@ -51,7 +52,6 @@ _FEATURES: dict[str, tuple[MapKind, type[IntEnum] | None, int]] = {
     "speed_bump": (MapKind.SPEED_BUMP, None, 0),
     "driveway": (MapKind.DRIVEWAY, None, 0),
 }
-_HEIGHT = {AgentKind.VEHICLE: 1.6, AgentKind.PEDESTRIAN: 1.7, AgentKind.CYCLIST: 1.7, AgentKind.OTHER: 1.0}
 
 
 def sniff(head: bytes, path: Path) -> bool:
@@ -152,7 +152,7 @@ def _agents(objects: Any, report: dict[str, int]) -> Agents:
             raise ValueError(f"object {row}: its `valid` holds something else than true and false")
         position[row], heading[row], valid[row] = track, entry["heading"], entry["valid"]
         velocity[row] = _xyz(entry["velocity"])[:, :2]
-        size[row] = entry["length"], entry["width"], entry.get("height", _HEIGHT[AgentKind(kind[row])])
+        size[row] = entry["length"], entry["width"], entry.get("height", USUAL_SIZE[AgentKind(kind[row])][2])
     _add(
         report, "agents without a height, the usual one of their kind assumed", sum("height" not in o for o in objects)
     )
