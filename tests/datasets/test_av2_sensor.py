@@ -147,15 +147,15 @@ def test_a_log_without_its_poses_or_without_its_map_says_so(feather: Any, tmp_pa
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked(
     feather: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrow, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(arrow, "MAX_BYTES", 2**21)
     cuboids, poses = av2_sensor_tables(straight_road(steps=15))
     big = {name: np.resize(np.asarray(values)[:1], 200_000) for name, values in cuboids.items()}
     path = write(feather, tmp_path, big, poses, "zstd")
-    assert path.stat().st_size < 2**20
-    with pytest.raises(BadFile, match=r"claims more than 1,048,576 bytes unpacked"):
+    assert path.stat().st_size < 2**21
+    with pytest.raises(BadFile, match=r"claims more than 2,097,152 bytes unpacked"):
         list(read_file(path))
-    path.write_bytes(gzip.compress(b"ARROW1\0\0 track_uuid category tx_m length_m" + bytes(2**21)))
-    with pytest.raises(BadFile, match="more than 1,048,576 bytes of an Arrow file"):
+    path.write_bytes(gzip.compress(b"ARROW1\0\0 track_uuid category tx_m length_m" + bytes(2**22)))
+    with pytest.raises(BadFile, match="more than 2,097,152 bytes of an Arrow file"):
         list(read_file(path))
 
 
