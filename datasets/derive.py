@@ -12,12 +12,14 @@ from jaxtyping import Float64
 
 from traj_diffusion.geometry import wrap_angle
 from traj_diffusion.scene import Csr, EdgeType, Links, Map, MapKind, Origin
+from traj_diffusion.scene.invariants import MAX_COORDINATE
 
 JOIN = 0.5  # m from the end of a lane to the start of the next; recorded ones of WOMD meet exactly in 99 % of cases
 BEND = 0.5  # rad of turn where they meet; within 0.06 in 99 % of WOMD's
 LANE_WIDTH = 3.5  # m, where only the centre line is known
 SEAM = 0.4  # m; narrower gaps between lanes are paved
-ISLAND = 2.0  # m², smaller holes in the drivable ground are paved
+ISLAND = 10.0  # m², smaller holes in the drivable ground are paved
+MAX_LANES = 5_000  # of one map; a file might put them all in one place, and ask for each pair of them
 CAP = 0.7  # m around the open end of a lane in which the outline is no kerb
 Polygons = Sequence[Float64[np.ndarray, "_ 2"]]
 
@@ -29,8 +31,8 @@ def with_links(features: Map) -> Map:
     half a radian: over 37 maps of WOMD that finds 99.5 % of the recorded links, and 95 % of what it finds is recorded.
     Neighbours are not derived, for WOMD calls lanes that fork neighbours as well as those side by side.
     """
-    lanes = [int(row) for row in features.rows(MapKind.LANE) if features.start[row + 1] - features.start[row] > 1]
-    if features.links.origin != Origin.ABSENT or len(lanes) < 2:
+    lanes = _lanes(features)
+    if features.links.origin != Origin.ABSENT or not lanes:
         return features
     lines = [features.polyline(row)[:, :2] for row in lanes]
     before, after = _followers(lines)
@@ -47,6 +49,14 @@ def with_links(features: Map) -> Map:
 
     links = Links(csr(before, after), csr(after, before), none, none, none, Origin.DERIVED)
     return replace(features, links=links)
+
+
+def _lanes(features: Map) -> list[int]:
+    """Return the rows of lanes that are lines at all; none of a map that is broken or too large to look at."""
+    rows = features.rows(MapKind.LANE)
+    if len(rows) > MAX_LANES or not (np.abs(features.points) <= MAX_COORDINATE).all():
+        return []
+    return [int(row) for row in rows if features.start[row + 1] - features.start[row] > 1]
 
 
 def _directions(lines: Sequence[np.ndarray], end: bool) -> np.ndarray:
@@ -102,8 +112,8 @@ def with_edges(features: Map, polygons: Polygons = (), covered: Sequence[int] = 
     lanes are taken to be 3.5 m wide. At lanes' ends where nothing follows, the outline is left open: no kerb crosses
     a road that merely leaves the map. Bicycle lanes are drivable ground, too.
     """
-    lanes = [int(row) for row in features.rows(MapKind.LANE) if features.start[row + 1] - features.start[row] > 1]
-    if features.edge_origin != Origin.ABSENT or not (lanes or len(polygons)):
+    lanes = _lanes(features)
+    if len(features.rows(MapKind.ROAD_EDGE)) or not (lanes or len(polygons)):
         return features
     lines = {row: features.polyline(row)[:, :2] for row in lanes}
     shown = set(covered)
