@@ -2,6 +2,7 @@
 
 from traj_diffusion.scene.archive import atomic_path, file_stem
 from traj_diffusion.scene.csr import Csr
+from traj_diffusion.scene.doubts import doubts
 from traj_diffusion.scene.files import load_scene, save_scene
 from traj_diffusion.scene.invariants import check_scene
 from traj_diffusion.scene.kinds import AgentKind, EdgeType, LaneType, LightState, LineType, MapKind, Origin
@@ -36,6 +37,7 @@ __all__ = [
     "atomic_path",
     "check_observation",
     "check_scene",
+    "doubts",
     "file_stem",
     "heading_of_motion",
     "load_scene",

@@ -23,6 +23,7 @@ from traj_diffusion.scene import check_scene, save_scene
 from traj_diffusion.testing.foreign import (
     av2_columns,
     av2_map,
+    av2_sensor_tables,
     example_bytes,
     example_features,
     scenarionet_document,
@@ -115,14 +116,49 @@ def _av2(rng: np.random.Generator, path: Path) -> None:
     map_path.write_bytes(mutate(text, rng, text=True) if rng.random() < 0.1 else text)
     name = list(columns)[int(rng.integers(0, len(columns)))]
     if rng.random() < 0.3:
-        wrong: list[list[Any]] = [[None, 1, -1], [1e300, math.nan, 1.0], ["AV", "", None], [True, False, None]]
-        odd = wrong[int(rng.integers(0, 4))]
+        odd = _WRONG[int(rng.integers(0, len(_WRONG)))]
         columns = columns | {name: (odd * len(columns[name]))[: len(columns[name])]}
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
     if rng.random() < 0.4:
         path.write_bytes(mutate(path.read_bytes(), rng))
 
 
+@cache
+def _good_av2_sensor() -> tuple[dict[str, Any], dict[str, Any]]:
+    return av2_sensor_tables(straight_road(steps=15))
+
+
+def _av2_sensor(rng: np.random.Generator, path: Path) -> None:
+    """Change a column of the cuboids or of the poses, or the map, or the bytes of one of the files."""
+    import pyarrow
+    import pyarrow.feather
+
+    poses_path = path.with_name("city_SE3_egovehicle.feather")
+    tables = dict(zip((path, poses_path), _good_av2_sensor(), strict=True))
+    chosen = path if rng.random() < 0.7 else poses_path
+    if rng.random() < 0.4:
+        columns = tables[chosen]
+        name = list(columns)[int(rng.integers(0, len(columns)))]
+        odd = _WRONG[int(rng.integers(0, len(_WRONG)))]
+        tables[chosen] = columns | {name: (odd * len(columns[name]))[: len(columns[name])]}
+    for file, columns in tables.items():
+        compression = ("uncompressed", "lz4", "zstd")[int(rng.integers(0, 3))]
+        pyarrow.feather.write_feather(pyarrow.table(columns), file, compression=compression)
+    if rng.random() < 0.5:
+        chosen.write_bytes(mutate(chosen.read_bytes(), rng))
+    document = mutate_document(av2_map(), rng) if rng.random() < 0.3 else av2_map()
+    (path.parent / "map").mkdir(exist_ok=True)
+    (path.parent / "map" / "log_map_archive_x.json").write_text(json.dumps(document))
+
+
+_WRONG: list[list[Any]] = [
+    [None, 1, -1],
+    [1e300, math.nan, 1.0],
+    ["EGO_VEHICLE", "", None],
+    [True, False, None],
+    [2**62, 7, 0],
+    [0.0],
+]
 _ODD = (None, "x", b"\x00\xff", -1, 2**62, 1e300, 0, "a" * 10_000)
 _VIEWS = (  # in place of a table: one that never ends, and one that is too large
     "WITH RECURSIVE n(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM n) SELECT a FROM n",
@@ -214,11 +250,12 @@ READERS: dict[str, Callable[[np.random.Generator, Path], None]] = {
     "archive": _archive,
     "womd_example": _womd_example,
     "av2": _av2,
+    "av2_sensor": _av2_sensor,
     "nuplan": partial(_database, "nuplan"),
     "smarts": partial(_database, "smarts"),
     "scenarionet": _scenarionet,
 }
-NEEDS = {"av2": "pyarrow"}  # the package that writes the files of a reader
+NEEDS = {"av2": "pyarrow", "av2_sensor": "pyarrow"}  # the package that writes the files of a reader
 
 
 def fuzz_once(reader: str, seed: int, number: int, folder: Path) -> str:
