@@ -11,8 +11,8 @@ from fnmatch import fnmatch
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
-from types import ModuleType
 
+from traj_diffusion.datasets.plugins import Reader, other_readers
 from traj_diffusion.errors import BadFile
 from traj_diffusion.scene import Scene
 
@@ -91,7 +91,7 @@ def known_formats() -> str:
     return ", ".join(str(reader.NAME) for reader in _readers())
 
 
-def find_reader(path: Path) -> ModuleType | None:
+def find_reader(path: Path) -> Reader | None:
     """Return the reader that recognises a file by its content, or None."""
     head = read_head(path)
     return next((reader for reader in _readers() if reader.sniff(head, path)), None)
@@ -112,8 +112,10 @@ def read_head(path: Path) -> bytes:
         raise BadFile(f"{path}: the gzip stream is damaged ({error})") from error
 
 
-def _readers() -> list[ModuleType]:
-    return [importlib.import_module(f"traj_diffusion.datasets.readers.{name}") for name in READERS]
+def _readers() -> list[Reader]:
+    """Return our readers and, behind them, those of others."""
+    ours: list[Reader] = [importlib.import_module(f"traj_diffusion.datasets.readers.{name}") for name in READERS]
+    return ours + other_readers()
 
 
 def _bundled() -> list[Entry]:
