@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from traj_diffusion.errors import BadFile, BadRecord, BadScene, TrajDiffusionError
 from traj_diffusion.scene import Scene, check_scene
@@ -17,6 +17,7 @@ from traj_diffusion.scene import Scene, check_scene
 GROUP = "traj_diffusion.readers"
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What a reader owes: its name in messages, usual file names, whether it knows a file, and what is in it."""
 

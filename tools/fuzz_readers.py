@@ -32,6 +32,7 @@ PARTS = {
     "scenarionet": ("scenarionet", "unpickle"),
     "av2": ("av2", "av2_map", "arrow"),
     "av2_sensor": ("av2_sensor", "av2_map", "arrow"),
+    "py123d": ("py123d", "arrow", "msgpack"),
     "nuplan": ("nuplan", "database"),
     "smarts": ("smarts", "database"),
     "archive": ("archive", "../../traj_diffusion/scene/archive", "../../traj_diffusion/scene/files"),

@@ -151,6 +151,45 @@ def _av2_sensor(rng: np.random.Generator, path: Path) -> None:
     (path.parent / "map" / "log_map_archive_x.json").write_text(json.dumps(document))
 
 
+_PY123D = ("sync", "ego_state_se3", "box_detections_se3", "traffic_light_detections", "map")
+
+
+@cache
+def _good_py123d() -> dict[str, bytes]:
+    """Return the files of the log that py123d itself wrote; they are part of the repository, not of the package."""
+    folder = Path(__file__).resolve().parents[2] / "tests" / "data" / "py123d" / "straight"
+    return {name: (folder / f"{name}.arrow").read_bytes() for name in _PY123D}
+
+
+def _py123d(rng: np.random.Generator, path: Path) -> None:
+    """Change rows or columns of one of a log's tables, or the bytes of one of its files."""
+    import pyarrow
+    import pyarrow.ipc
+
+    names = list(_PY123D)
+    chosen = names[int(rng.integers(0, len(names)))]
+    for name, content in _good_py123d().items():
+        file = path if name == "sync" else path.with_name(f"{name}.arrow")
+        if name == chosen and rng.random() < 0.6:
+            table = pyarrow.ipc.open_file(pyarrow.BufferReader(content)).read_all()
+            column = int(rng.integers(0, table.num_columns))
+            field, values = table.schema.field(column), table.column(column).to_pylist()
+            values = mutate_document(values, rng) if rng.random() < 0.8 else values[::-1]
+            values = [*values, *[None] * table.num_rows][: table.num_rows]
+            if field.type == pyarrow.binary():
+                values = [mutate(v, rng) if isinstance(v, bytes) and rng.random() < 0.1 else v for v in values]
+            try:
+                changed = pyarrow.array(values, field.type)
+            except (pyarrow.ArrowException, TypeError, ValueError, OverflowError):
+                changed = pyarrow.nulls(table.num_rows, field.type)
+            if not isinstance(changed, pyarrow.ExtensionArray):
+                table = table.set_column(column, field.name if rng.random() < 0.9 else "x", changed)
+            with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+        else:
+            file.write_bytes(mutate(content, rng) if name == chosen else content)
+
+
 _WRONG: list[list[Any]] = [
     [None, 1, -1],
     [1e300, math.nan, 1.0],
@@ -251,11 +290,16 @@ READERS: dict[str, Callable[[np.random.Generator, Path], None]] = {
     "womd_example": _womd_example,
     "av2": _av2,
     "av2_sensor": _av2_sensor,
+    "py123d": _py123d,
     "nuplan": partial(_database, "nuplan"),
     "smarts": partial(_database, "smarts"),
     "scenarionet": _scenarionet,
 }
-NEEDS = {"av2": "pyarrow", "av2_sensor": "pyarrow"}  # the package that writes the files of a reader
+NEEDS = {
+    "av2": "pyarrow",
+    "av2_sensor": "pyarrow",
+    "py123d": "pyarrow",
+}  # the package that writes the files of a reader
 
 
 def fuzz_once(reader: str, seed: int, number: int, folder: Path) -> str:
