@@ -151,14 +151,15 @@ def _av2_sensor(rng: np.random.Generator, path: Path) -> None:
     (path.parent / "map" / "log_map_archive_x.json").write_text(json.dumps(document))
 
 
+# Part of the repository, not of the package.
+_PY123D_LOG = Path(__file__).resolve().parents[2] / "tests" / "data" / "py123d" / "straight"
 _PY123D = ("sync", "ego_state_se3", "box_detections_se3", "traffic_light_detections", "map")
 
 
 @cache
 def _good_py123d() -> dict[str, bytes]:
-    """Return the files of the log that py123d itself wrote; they are part of the repository, not of the package."""
-    folder = Path(__file__).resolve().parents[2] / "tests" / "data" / "py123d" / "straight"
-    return {name: (folder / f"{name}.arrow").read_bytes() for name in _PY123D}
+    """Return the files of the log that py123d itself wrote."""
+    return {name: (_PY123D_LOG / f"{name}.arrow").read_bytes() for name in _PY123D}
 
 
 def _py123d(rng: np.random.Generator, path: Path) -> None:
@@ -290,11 +291,12 @@ READERS: dict[str, Callable[[np.random.Generator, Path], None]] = {
     "womd_example": _womd_example,
     "av2": _av2,
     "av2_sensor": _av2_sensor,
-    "py123d": _py123d,
     "nuplan": partial(_database, "nuplan"),
     "smarts": partial(_database, "smarts"),
     "scenarionet": _scenarionet,
 }
+if _PY123D_LOG.is_dir():
+    READERS["py123d"] = _py123d
 NEEDS = {
     "av2": "pyarrow",
     "av2_sensor": "pyarrow",
