@@ -67,7 +67,7 @@ def _directions(lines: Sequence[np.ndarray], end: bool) -> np.ndarray:
 def _followers(lines: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return pairs (lane, the lane that follows it) as numbers of the lines."""
     ends = shapely.points(np.array([line[-1] for line in lines]))
-    starts = shapely.points(np.array([line[0] for line in lines]))
+    starts = np.asarray(shapely.points(np.array([line[0] for line in lines])))
     one, other = shapely.STRtree(starts).query(ends, predicate="dwithin", distance=JOIN)
     turn = wrap_angle(_directions(lines, False)[other] - _directions(lines, True)[one])
     kept = (np.abs(turn) < BEND) & (one != other)
@@ -100,7 +100,7 @@ def _raised(line: np.ndarray, heights: np.ndarray | None) -> np.ndarray:
     raised = np.zeros((len(line), 3))
     raised[:, :2] = line
     if heights is not None and len(heights):
-        nearest = shapely.STRtree(shapely.points(heights[:, :2])).nearest(shapely.points(line))
+        nearest = shapely.STRtree(np.asarray(shapely.points(heights[:, :2]))).nearest(shapely.points(line))
         raised[:, 2] = heights[nearest, 2]
     return raised
 

@@ -31,7 +31,7 @@ class Reader(Protocol):
         """Yield the scenes of a file in order. Raises BadFile, or BadRecord naming file and record."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class OtherReader:
     """A reader of somebody else, kept from doing harm: what it yields is checked, what it raises becomes one line."""
 

@@ -83,7 +83,7 @@ def _compressed_buffers(metadata: bytes, kind: str) -> list[tuple[int, int]]:
     (count,) = struct.unpack_from("<I", metadata, at)
     if count * 16 > len(metadata):
         raise ValueError("a record batch lists more buffers than fit into its message")
-    return [struct.unpack_from("<qq", metadata, at + 4 + 16 * row) for row in range(count)]  # type: ignore[misc]
+    return [struct.unpack_from("<qq", metadata, at + 4 + 16 * row) for row in range(count)]
 
 
 def _root(flat: bytes) -> int:

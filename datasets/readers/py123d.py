@@ -188,9 +188,9 @@ def _agents(
     for row, step, table, kinds in parts:
         values[row, step], valid[row, step], kind[row] = table, True, kinds
     if ego is not None:
-        row = _rows(ego, _EGO, time, start)
-        there = np.flatnonzero((chosen >= 0) & (row[chosen] >= 0))
-        values[0, there] = _ego_states(ego)[row[chosen[there]]]
+        row_at = _rows(ego, _EGO, time, start)
+        there = np.flatnonzero((chosen >= 0) & (row_at[chosen] >= 0))
+        values[0, there] = _ego_states(ego)[row_at[chosen[there]]]
         valid[0, there] = True
     add(report, "agents of a type without a kind, read as OTHER", int((kind == AgentKind.OTHER).sum()))
     moved = velocity_of_motion(values[..., :2], valid, dt)
@@ -253,9 +253,8 @@ def _boxes(
         raise ValueError(f"it holds {len(tokens):,} boxes; at most {MAX_STATES:,} are read")
     row_at = _rows(table, _BOXES, time, start)
     step_of = np.full(len(counts), -1)
-    for step, sweep in enumerate(chosen.tolist()):
-        if sweep >= 0 and row_at[sweep] >= 0:
-            step_of[row_at[sweep]] = step
+    taken = np.flatnonzero((chosen >= 0) & (row_at[chosen] >= 0))
+    step_of[row_at[chosen[taken]]] = taken
     step = np.repeat(step_of, counts)
     used = step >= 0
     row_of: dict[str, int] = {}

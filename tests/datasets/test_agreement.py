@@ -105,9 +105,9 @@ def test_no_other_recording_is_in_two_formats(shared: Path) -> None:
 
 
 @pytest.mark.data
-def test_scenes_of_pickles_are_those_of_the_records(shared: Path) -> None:
+def test_scenes_of_pickles_are_those_of_the_records(pairs: list[tuple[Scene, dict[str, Any]]], shared: Path) -> None:
     """Through both readers, all of a scene that both formats have."""
-    records = {scene.id: scene for scene in read_scenes(shared / "data" / "womd")}
+    records = {scene.id: scene for scene, _ in pairs}
     for folder in ("waymo", "waymo_20s"):
         for scene in read_scenes(shared / "data" / "scenarionet" / folder):
             other = records[scene.id]

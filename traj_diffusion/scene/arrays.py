@@ -56,6 +56,7 @@ def agents_from_arrays(
     else:
         angle = fit_array(where, "heading", heading, np.float32, (count, steps))
     kinds = np.array(_named(where, "kind", kind, AGENT_NAMES, count), np.uint8)
+    boxes: np.ndarray
     if size is None:
         boxes = np.array([USUAL_SIZE[AgentKind(number)] for number in kinds], np.float32).reshape(count, 3)
         _add(report, "agents without a size, the usual one of their kind assumed", count)
