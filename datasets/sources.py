@@ -11,13 +11,24 @@ from fnmatch import fnmatch
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
-from types import ModuleType
 
+from traj_diffusion.datasets.plugins import Reader, other_readers
 from traj_diffusion.errors import BadFile
 from traj_diffusion.scene import Scene
 
 # Modules of `readers`, asked in this order.
-READERS = ("archive", "womd", "womd_example", "gpudrive", "scenarionet", "av2", "nuplan", "smarts")
+READERS = (
+    "archive",
+    "womd",
+    "womd_example",
+    "gpudrive",
+    "scenarionet",
+    "av2",
+    "av2_sensor",
+    "py123d",
+    "nuplan",
+    "smarts",
+)
 BUNDLED = "bundled"
 HEAD_BYTES = 64 * 2**10
 MAX_LIST_BYTES = 64 * 2**20
@@ -96,7 +107,7 @@ def is_named_like_scenes(path: Path) -> bool:
     return any(fnmatch(path.name, pattern) for reader in _readers() for pattern in reader.PATTERNS)
 
 
-def find_reader(path: Path) -> ModuleType | None:
+def find_reader(path: Path) -> Reader | None:
     """Return the reader that recognises a file by its content, or None."""
     head = read_head(path)
     return next((reader for reader in _readers() if reader.sniff(head, path)), None)
@@ -117,8 +128,10 @@ def read_head(path: Path) -> bytes:
         raise BadFile(f"{path}: the gzip stream is damaged ({error})") from error
 
 
-def _readers() -> list[ModuleType]:
-    return [importlib.import_module(f"traj_diffusion.datasets.readers.{name}") for name in READERS]
+def _readers() -> list[Reader]:
+    """Return our readers and, behind them, those of others."""
+    ours: list[Reader] = [importlib.import_module(f"traj_diffusion.datasets.readers.{name}") for name in READERS]
+    return ours + other_readers()
 
 
 def _bundled() -> list[Entry]:

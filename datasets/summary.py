@@ -5,11 +5,11 @@ from enum import IntEnum
 
 import numpy as np
 
-from traj_diffusion.scene import AgentKind, LightState, MapKind, Origin, Scene
+from traj_diffusion.scene import AgentKind, LightState, MapKind, Origin, Scene, doubts
 
 
 def summarise(scene: Scene) -> list[tuple[str, str]]:
-    """Return (what, value) rows: time, agents, map, links, lights, routes, and what the reader repaired."""
+    """Return (what, value) rows: time, agents, map, links, lights, routes, what a reader repaired, what is odd."""
     agents, features, lights = scene.agents, scene.map, scene.lights
     now = agents.valid[:, scene.current_index]
     ego = "none" if scene.ego is None else f"row {scene.ego}, id {agents.id[scene.ego]}"
@@ -37,7 +37,8 @@ def summarise(scene: Scene) -> list[tuple[str, str]]:
         ("lights", f"{len(lights)} signals; {_by_kind(lights.state[lights.observed], LightState, 'states')}"),
         ("routes", ", ".join(f"{routes[origin]} {_name(origin)}" for origin in Origin if routes[origin]) or "none"),
     ]
-    return rows + [("report", f"{what}: {count}") for what, count in scene.report]
+    rows += [("report", f"{what}: {count}") for what, count in scene.report]
+    return rows + [("odd", f"{what}: {count}") for what, count in doubts(scene)]
 
 
 def _name(member: IntEnum) -> str:

@@ -85,6 +85,14 @@ def test_the_page_on_rollouts_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_page_on_own_data_runs(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
+    code = "\n".join(code for _, language, code in BLOCK.findall(page) if language == "python")
+    check = "assert scene.agents.id.tolist() == [0, 1, 2] and next(td.read_scenes(path)).id == 'crossing of mine'"
+    done = subprocess.run([sys.executable, "-P", "-c", code + check], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_figures_are_those_of_the_results() -> None:
     command = [sys.executable, "-P", str(ROOT / "tools" / "update_readme.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -10,6 +10,8 @@ from traj_diffusion.scene import Agents, Csr, Lights, Links, Map, MapKind, Origi
 
 WINDOW = 91  # steps of a scene that is cut from a longer recording: 1.0 s of history, now, 8 s of future
 CURRENT_INDEX = 10
+STEP = 0.1  # s
+NEAR = 0.45  # of a step: how far off it a sweep may be
 MAX_POINTS = 5_000_000  # of one map
 MAX_STATES = 4_000_000  # agents times steps of one recording
 
@@ -37,6 +39,44 @@ def check_size(agents: int, steps: int) -> None:
     """Raise ValueError where arrays of that many agents and steps would be too large for one recording."""
     if agents * steps > MAX_STATES:
         raise ValueError(f"{agents:,} agents over {steps:,} steps; at most {MAX_STATES:,} states are read")
+
+
+def grid(time: np.ndarray, report: Report) -> np.ndarray:
+    """Return for each step of 0.1 s the sweep [index into `time`, s] that is nearest to it, -1 for none near enough.
+
+    Nothing is interpolated: a sweep stands for its step as it was recorded. Raises ValueError where time does not rise.
+    """
+    if not len(time) or not np.isfinite(time).all():
+        raise ValueError("there is no sweep, or one has no time")
+    if (np.diff(time) <= 0).any():
+        raise ValueError("the time of the sweeps does not rise")
+    at = (time - time[0]) / STEP
+    step = np.rint(at)
+    check_size(1, int(at[-1] + NEAR) + 1)
+    chosen = np.full(int(at[-1] + NEAR) + 1, -1)
+    # The nearest sweep of each step is written last.
+    order = np.argsort(-np.abs(at - step), kind="stable")
+    near = order[np.abs(at - step)[order] < NEAR]
+    chosen[step[near].astype(np.int64)] = near
+    add(report, "steps without a sweep, nobody valid there", int((chosen < 0).sum()))
+    return chosen
+
+
+def step_length(gaps: np.ndarray, report: Report) -> float:
+    """Return the step [s] of a recording with these times between its steps: 0.1 where they allow it, or their median.
+
+    Raises ValueError where time does not rise.
+    """
+    if not len(gaps):
+        return STEP
+    if not (gaps > 0).all():  # also for NaN
+        raise ValueError(
+            f"its time does not rise: step {int(np.argmin(gaps > 0)) + 1} comes no later than the one before"
+        )
+    median = float(np.median(gaps))
+    dt = STEP if abs(median - STEP) < 0.1 * STEP else median
+    add(report, "steps whose timestamps are more than 10 % off the step", int((np.abs(gaps - dt) > 0.1 * dt).sum()))
+    return dt
 
 
 class Features:

@@ -1,13 +1,12 @@
 """SQLite files that nobody vouches for: opened read-only, plain or gzip, every query bounded in rows and in time."""
 
-import gzip
 import sqlite3
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from traj_diffusion.datasets.readers.unpack import is_gzip, read_bytes
 from traj_diffusion.errors import BadFile
 
 HEAD = b"SQLite format 3\0"
@@ -31,15 +30,8 @@ def tables(head: bytes, path: Path) -> set[str]:
 @contextmanager
 def connect(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a file for reading. Raises BadFile, also for what SQLite finds wrong inside the block."""
-    try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            unpacked = gzip.GzipFile(fileobj=raw).read(MAX_UNPACKED + 1) if zipped else b""
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadFile(f"{path}: cannot be read ({error})") from error
-    if len(unpacked) > MAX_UNPACKED:
-        raise BadFile(f"{path}: more than {MAX_UNPACKED:,} bytes unpacked; unpack it to read it")
+    zipped = is_gzip(path)
+    unpacked = read_bytes(path, MAX_UNPACKED, "SQLite") if zipped else b""
     # Immutable: no lock, no journal is looked for, nothing is ever written.
     address = ":memory:" if zipped else f"{path.resolve().as_uri()}?mode=ro&immutable=1"
     try:

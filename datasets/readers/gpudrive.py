@@ -1,15 +1,14 @@
 """GPUDrive and Nocturne: WOMD scenes as JSON, plain or gzip, one scene a file.
 
 Two schemas are about. The newer one has radians, z, heights, agent ids and `metadata`; the older has degrees and none
-of those. Neither has lights, lane links or speed limits, nor says which step is the current one: it is WOMD's 10.
+of those. Neither has lights, lane links (they are derived) or speed limits, nor says which step is the current one: it
+is WOMD's 10.
 Schema: gpudrive `data_utils/process_waymo_files.py` and nocturne `utils/waymo_dataset_construction.py`.
 """
 
-import gzip
 import json
 import math
 import re
-import zlib
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
@@ -17,6 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from traj_diffusion.datasets.derive import upright, with_links
+from traj_diffusion.datasets.readers.assemble import Report, add
+from traj_diffusion.datasets.readers.unpack import read_bytes
 from traj_diffusion.errors import BadFile, BadRecord, BadScene
 from traj_diffusion.scene import (
     AgentKind,
@@ -33,6 +35,7 @@ from traj_diffusion.scene import (
     Scene,
     check_scene,
 )
+from traj_diffusion.scene.kinds import USUAL_SIZE
 
 NAME = "GPUDrive or Nocturne JSON"
 PATTERNS = ("*tfrecord*.json", "*tfrecord*.json.gz")
@@ -51,7 +54,6 @@ _FEATURES: dict[str, tuple[MapKind, type[IntEnum] | None, int]] = {
     "speed_bump": (MapKind.SPEED_BUMP, None, 0),
     "driveway": (MapKind.DRIVEWAY, None, 0),
 }
-_HEIGHT = {AgentKind.VEHICLE: 1.6, AgentKind.PEDESTRIAN: 1.7, AgentKind.CYCLIST: 1.7, AgentKind.OTHER: 1.0}
 
 
 def sniff(head: bytes, path: Path) -> bool:
@@ -71,18 +73,10 @@ def read(path: Path) -> Iterator[Scene]:
 
 def _load(path: Path) -> Any:
     try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            text = (gzip.GzipFile(fileobj=raw) if zipped else raw).read(MAX_BYTES + 1)
-        if len(text) > MAX_BYTES:
-            raise BadFile(f"{path}: more than {MAX_BYTES:,} bytes of JSON, too many for one scene")
-        return json.loads(text)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise BadFile(f"{path}: cannot be read ({error})") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, BadFile):
-            raise
+        return json.loads(read_bytes(path, MAX_BYTES, "JSON"))
+    except BadFile:
+        raise
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise BadFile(f"{path}: not readable JSON ({error})") from error
 
 
@@ -92,7 +86,7 @@ def document_to_scene(document: Any, name: str) -> Scene:
 
     Raises BadScene, or the LookupError, TypeError or ValueError of what is missing or malformed.
     """
-    report: dict[str, int] = {}
+    report: Report = {}
     agents = _agents(document["objects"], report)
     count, steps = agents.valid.shape
     metadata = document.get("metadata") or {}
@@ -100,9 +94,9 @@ def document_to_scene(document: Any, name: str) -> Scene:
         agents.to_predict[_row(entry["track_index"], count)] = True
     ego = metadata.get("sdc_track_index")
     if document.get("route"):
-        _add(report, "routes given as points instead of lanes, dropped")
+        add(report, "routes given as points instead of lanes, dropped")
     if document.get("tl_states") or document.get("traffic_lights"):
-        _add(report, "traffic lights, whose layout is not known, dropped")
+        add(report, "traffic lights, whose layout is not known, dropped")
     return check_scene(
         Scene(
             id=str(document.get("scenario_id") or document.get("name") or name).removesuffix(".json"),
@@ -111,17 +105,12 @@ def document_to_scene(document: Any, name: str) -> Scene:
             current_index=min(CURRENT_INDEX, steps - 1),
             ego=None if ego is None else _row(ego, count),
             agents=agents,
-            map=_map(document["roads"], report),
+            map=with_links(_map(document["roads"], report)),
             lights=Lights.none(steps),
             routes=Routes.absent(count),
             report=tuple(report.items()),
         )
     )
-
-
-def _add(report: dict[str, int], what: str, count: int = 1) -> None:
-    if count:
-        report[what] = report.get(what, 0) + count
 
 
 def _row(value: Any, count: int) -> int:
@@ -135,11 +124,11 @@ def _xyz(points: Any) -> np.ndarray:
     return np.array([(p["x"], p["y"], p.get("z", 0.0)) for p in points], np.float64).reshape(-1, 3)
 
 
-def _agents(objects: Any, report: dict[str, int]) -> Agents:
+def _agents(objects: Any, report: Report) -> Agents:
     count = len(objects)
     steps = len(objects[0]["valid"]) if objects else CURRENT_INDEX + 1
     kind = np.array([_KINDS.get(entry["type"], AgentKind.OTHER) for entry in objects], np.uint8)
-    _add(report, "agents of a type without a kind, read as OTHER", int((kind == AgentKind.OTHER).sum()))
+    add(report, "agents of a type without a kind, read as OTHER", int((kind == AgentKind.OTHER).sum()))
     position, velocity = np.zeros((count, steps, 3)), np.zeros((count, steps, 2), np.float32)
     heading, size = np.zeros((count, steps)), np.zeros((count, steps, 3), np.float32)
     valid = np.zeros((count, steps), bool)
@@ -152,17 +141,16 @@ def _agents(objects: Any, report: dict[str, int]) -> Agents:
             raise ValueError(f"object {row}: its `valid` holds something else than true and false")
         position[row], heading[row], valid[row] = track, entry["heading"], entry["valid"]
         velocity[row] = _xyz(entry["velocity"])[:, :2]
-        size[row] = entry["length"], entry["width"], entry.get("height", _HEIGHT[AgentKind(kind[row])])
-    _add(
-        report, "agents without a height, the usual one of their kind assumed", sum("height" not in o for o in objects)
-    )
+        size[row] = entry["length"], entry["width"], entry.get("height", USUAL_SIZE[AgentKind(kind[row])][2])
+    add(report, "agents without a height, the usual one of their kind assumed", sum("height" not in o for o in objects))
     gone = valid & (position[..., :2] == SENTINEL).all(-1)
-    _add(report, "valid states at the place of the invalid ones, read as invalid", int(gone.sum()))
+    add(report, "valid states at the place of the invalid ones, read as invalid", int(gone.sum()))
     valid &= ~gone
     if _in_degrees(position, heading, valid, report):
         heading = np.deg2rad(heading)
     for values in (position, heading, velocity, size):
         values[~valid] = 0
+    add(report, "vehicles with length and width swapped, put right", upright(size, valid, kind == AgentKind.VEHICLE))
     return Agents(
         id=_ids([entry.get("id") for entry in objects], report, "agents"),
         kind=kind,
@@ -175,17 +163,17 @@ def _agents(objects: Any, report: dict[str, int]) -> Agents:
     )
 
 
-def _ids(ids: list[Any], report: dict[str, int], what: str) -> np.ndarray:
+def _ids(ids: list[Any], report: Report, what: str) -> np.ndarray:
     """Return the ids, or row numbers where not everybody has one."""
     if any(value is None for value in ids):
-        _add(report, f"{what} without an id, numbered in recorded order", len(ids))
+        add(report, f"{what} without an id, numbered in recorded order", len(ids))
         return np.arange(len(ids), dtype=np.int64)
     if not all(type(value) is int for value in ids):
         raise ValueError(f"{what}: an id is no integer")
     return np.array(ids, np.int64)
 
 
-def _in_degrees(position: np.ndarray, heading: np.ndarray, valid: np.ndarray, report: dict[str, int]) -> bool:
+def _in_degrees(position: np.ndarray, heading: np.ndarray, valid: np.ndarray, report: Report) -> bool:
     """Return whether headings [N, T] are degrees: which reading lies along the agents' motion?
 
     Cars that reverse count as aligned too, at first. Where nobody moves, or both readings fit alike, an angle beyond
@@ -202,13 +190,13 @@ def _in_degrees(position: np.ndarray, heading: np.ndarray, valid: np.ndarray, re
             better = float((measure(degrees) - measure(radians)).mean())
             if abs(better) > 0.05:
                 return better > 0
-    _add(report, "unit of headings not to be told from motion, judged by magnitude")
+    add(report, "unit of headings not to be told from motion, judged by magnitude")
     return bool(valid.any() and np.abs(heading[valid]).max() > 2 * math.pi)
 
 
-def _map(roads: Any, report: dict[str, int]) -> Map:
+def _map(roads: Any, report: Report) -> Map:
     known = [road for road in roads if road["type"] in _FEATURES]
-    _add(report, "map features of no known kind, dropped", len(roads) - len(known))
+    add(report, "map features of no known kind, dropped", len(roads) - len(known))
     kinds, subtypes, lines = [], [], []
     for road in known:
         kind, types, offset = _FEATURES[road["type"]]
@@ -218,7 +206,7 @@ def _map(roads: Any, report: dict[str, int]) -> Map:
             if given - offset in [int(value) for value in types]:
                 subtype = int(given - offset)
             else:
-                _add(report, "map features of unknown subtype, read as undefined")
+                add(report, "map features of unknown subtype, read as undefined")
         geometry = road["geometry"]
         lines.append(_xyz(geometry if isinstance(geometry, list) else [geometry]))
         kinds.append(int(kind))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from traj_diffusion.datasets.readers.assemble import MAX_STATES, Report, add, check_size, windows
+from traj_diffusion.datasets.readers.assemble import MAX_STATES, Report, add, check_size, grid, windows
 from traj_diffusion.datasets.readers.database import connect, rows, tables
 from traj_diffusion.errors import BadFile, BadRecord, BadScene
 from traj_diffusion.scene import AgentKind, Agents, Lights, LightState, Map, Routes, Scene, check_scene
@@ -22,7 +22,6 @@ NAME = "nuPlan log database"
 PATTERNS = ("*_veh-*.db",)
 DT = 0.1
 MICROSECONDS = 1e-6
-_NEAR = 0.45  # of a step: how far off it a sweep may be
 # nuPlan's car, a Chrysler Pacifica: length, width, height, and how far its centre lies ahead of the rear axle, which is
 # the place of a pose (nuplan-devkit, `get_pacifica_parameters`).
 _EGO_SIZE, _EGO_AHEAD = (5.176, 2.297, 1.777), 1.461
@@ -64,7 +63,9 @@ def _scene(path: Path) -> Scene:
         raise ValueError("the log has no sweeps with a pose")
     report: Report = {}
     add(report, "no map in a nuPlan database, agents only")
-    step_of, chosen = _grid([row[0] for row in sweeps], _table(sweeps, 1)[:, 0], report)
+    time = _table(sweeps, 1)[:, 0]
+    chosen = grid((time - time[0]) * MICROSECONDS, report)
+    step_of = {sweeps[row][0]: index for index, row in enumerate(chosen.tolist()) if row >= 0}
     steps = len(chosen)
     agents = _agents(_ego(_table(sweeps, 2), chosen), tracks, boxes, step_of, steps, report)
     return Scene(
@@ -85,23 +86,6 @@ def _table(found: list[tuple[Any, ...]], first: int) -> np.ndarray:
     """Return the columns from `first` on as float64; what is NULL becomes NaN."""
     width = len(found[0]) - first if found else 0
     return np.array([row[first:] for row in found], np.float64).reshape(len(found), width)
-
-
-def _grid(tokens: list[Any], time: np.ndarray, report: Report) -> tuple[dict[Any, int], np.ndarray]:
-    """Return the step of each sweep that is taken, and for each step of 0.1 s its sweep's row, -1 for none."""
-    if not np.isfinite(time).all():
-        raise ValueError("a sweep has no timestamp")
-    at = (time - time[0]) * MICROSECONDS / DT
-    step = np.rint(at)
-    steps = int(at[-1] + _NEAR) + 1
-    check_size(1, steps)
-    chosen = np.full(steps, -1)
-    # The nearest sweep of each step is written last.
-    order = np.argsort(-np.abs(at - step), kind="stable")
-    near = order[np.abs(at - step)[order] < _NEAR]
-    chosen[step[near].astype(np.int64)] = near
-    add(report, "steps without a sweep, nobody valid there", int((chosen < 0).sum()))
-    return {tokens[row]: index for index, row in enumerate(chosen.tolist()) if row >= 0}, chosen
 
 
 def _ego(poses: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -8,15 +8,24 @@ Read: all tracks, the map with its links, lights. Lost: lane widths and boundari
 Scenes that say which step is the current one are kept whole, 20 s too; others are cut into windows.
 """
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from traj_diffusion.datasets.readers.assemble import Features, Report, add, check_size, numbers, windows
+from traj_diffusion.datasets.derive import upright, with_edges, with_links
+from traj_diffusion.datasets.readers.assemble import (
+    STEP,
+    Features,
+    Report,
+    add,
+    check_size,
+    numbers,
+    step_length,
+    windows,
+)
+from traj_diffusion.datasets.readers.unpack import read_bytes
 from traj_diffusion.datasets.readers.unpickle import Unreadable, load
 from traj_diffusion.errors import BadFile, BadRecord, BadScene
 from traj_diffusion.scene import (
@@ -38,7 +47,6 @@ from traj_diffusion.scene import (
 NAME = "ScenarioNet pickle"
 PATTERNS = ("sd_*.pkl", "sd_*.pkl.gz")
 MAX_BYTES = 128 * 2**20
-DT = 0.1
 METRES_PER_SECOND = 0.44704  # one mile per hour
 _KINDS = {"VEHICLE": AgentKind.VEHICLE, "PEDESTRIAN": AgentKind.PEDESTRIAN, "CYCLIST": AgentKind.CYCLIST}
 _LIGHTS = {
@@ -92,16 +100,7 @@ def read(path: Path) -> Iterator[Scene]:
 
 def _load(path: Path) -> Any:
     try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            data = (gzip.GzipFile(fileobj=raw) if zipped else raw).read(MAX_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadFile(f"{path}: cannot be read ({error})") from error
-    if len(data) > MAX_BYTES:
-        raise BadFile(f"{path}: more than {MAX_BYTES:,} bytes of pickle, too many for one scene")
-    try:
-        return load(data)
+        return load(read_bytes(path, MAX_BYTES, "pickle"))
     except (Unreadable, UnicodeDecodeError) as error:
         raise BadFile(f"{path}: not a pickle that can be read: {error}") from error
 
@@ -114,18 +113,19 @@ def document_to_scenes(document: Any, name: str) -> Iterator[Scene]:
     """
     report: Report = {}
     metadata = document["metadata"]
-    flat = metadata.get("dataset") == "nuscenes"
+    flat, waymo = metadata.get("dataset") == "nuscenes", metadata.get("dataset") == "waymo"
     tracks = document["tracks"]
     ids = [str(key) for key in tracks]
     ego = ids.index(str(metadata["sdc_id"])) if str(metadata.get("sdc_id")) in ids else None
-    agents = _agents(tracks, ids, ego, report)
+    agents = _agents(tracks, ids, waymo, report)
     for wanted in metadata.get("tracks_to_predict") or ():
         if str(wanted) not in ids:
             raise ValueError(f"track {str(wanted)[:40]!r} is to be predicted; there is no such track")
         agents.to_predict[ids.index(str(wanted))] = True
     steps = agents.valid.shape[1]
-    features = _features(document["map_features"], metadata.get("dataset") == "waymo", flat, report)
-    map_ = features.build(report, Origin.RECORDED)
+    features, outlines = _features(document["map_features"], waymo, flat, report)
+    map_ = with_links(features.build(report, Origin.RECORDED))
+    map_ = map_ if waymo else with_edges(map_, list(outlines.values()), list(outlines))
     current = metadata.get("current_time_index")
     if current is not None and (isinstance(current, bool) or not isinstance(current, int)):
         raise ValueError(f"current_time_index is {str(current)[:40]}; a number would fit")
@@ -159,7 +159,7 @@ def _array(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     return array
 
 
-def _agents(tracks: Any, ids: list[str], ego: int | None, report: Report) -> Agents:
+def _agents(tracks: Any, ids: list[str], waymo: bool, report: Report) -> Agents:
     count = len(ids)
     steps = len(_array(next(iter(tracks.values()))["state"]["valid"], (-1,), "the first track: valid")) if count else 1
     check_size(count, steps)
@@ -180,9 +180,9 @@ def _agents(tracks: Any, ids: list[str], ego: int | None, report: Report) -> Age
     add(report, "agents of a type without a kind, read as OTHER", int((kind == AgentKind.OTHER).sum()))
     for values in (position, heading, velocity, size):
         values[~valid] = 0  # some converters leave an offset there
-    if ego is not None and valid[ego].any() and (size[ego, valid[ego], 1] > size[ego, valid[ego], 0]).all():
-        size[ego, :, :2] = size[ego, :, 1::-1]
-        add(report, "length and width of the ego swapped by the converter, put right")
+    if not waymo:  # whose records hold sizes as they were measured
+        swapped = upright(size, valid, kind == AgentKind.VEHICLE)
+        add(report, "vehicles with length and width swapped, put right", swapped)
     number = numbers(ids)
     return Agents(
         id=number,
@@ -198,19 +198,15 @@ def _agents(tracks: Any, ids: list[str], ego: int | None, report: Report) -> Age
 
 
 def _dt(times: Any, report: Report) -> float:
-    """Return the step: 0.1 s where the timestamps allow it, their median difference otherwise."""
-    if times is None or len(times) < 2:
-        return DT
-    gaps = np.diff(_array(times, (-1,), "ts").astype(np.float64))
-    median = float(np.median(gaps))
-    dt = DT if abs(median - DT) < 0.1 * DT else median
-    add(report, "steps whose timestamps are more than 10 % off the step", int((np.abs(gaps - dt) > 0.1 * dt).sum()))
-    return dt
+    return STEP if times is None else step_length(np.diff(_array(times, (-1,), "ts").astype(np.float64)), report)
 
 
-def _features(features: Any, limits: bool, flat: bool, report: Report) -> Features:
-    """Return the map; `limits`: speed limits are recorded ones; `flat`: a third coordinate is a lane's direction."""
-    built = Features()
+def _features(features: Any, limits: bool, flat: bool, report: Report) -> tuple[Features, dict[int, np.ndarray]]:
+    """Return the map, and the outlines [., 2] of the lanes that have one, by row.
+
+    `limits`: speed limits are recorded ones; `flat`: a third coordinate is a lane's direction.
+    """
+    built, outlines = Features(), dict[int, np.ndarray]()
     for key, feature in features.items():
         kind = str(feature["type"])
         if kind == "UNKNOWN" and "entry_lanes" in feature:
@@ -229,12 +225,15 @@ def _features(features: Any, limits: bool, flat: bool, report: Report) -> Featur
         points = _points(feature, f"map feature {str(key)[:40]}")
         built.add(str(key), *_FEATURES[kind], points[:, :2] if flat else points, limit)
         if _FEATURES[kind][0] == MapKind.LANE:
+            if "polyline" in feature and "polygon" in feature:
+                ring = _array(feature["polygon"], (-1, -1), f"map feature {str(key)[:40]}")
+                outlines[len(built.names) - 1] = ring[:, :2].astype(np.float64)
             for field, relation in _RELATIONS.items():
                 for other in feature.get(field) or ():
                     built.link(relation, str(other["feature_id"] if isinstance(other, dict) else other))
         for lane in (feature.get("lane") or ()) if kind == "STOP_SIGN" else ():
             built.link("controls", str(lane))
-    return built
+    return built, outlines
 
 
 def _points(feature: Any, what: str) -> np.ndarray:
@@ -258,7 +257,7 @@ def _lights(states: Any, steps: int, names: list[str | None], map_: Map, report:
     lane_id = np.zeros(count, np.int64)
     state, observed = np.zeros((count, steps), np.uint8), np.zeros((count, steps), bool)
     stop = np.zeros((count, steps, 3))
-    ids = dict(zip(names, map_.id.tolist(), strict=True))
+    ids = dict(zip(names, map_.id.tolist(), strict=False))  # derived features come last and have no names
     own = numbers([str(entry["lane"]) for entry in states.values()])
     for row, (key, entry) in enumerate(states.items()):
         what = f"light {str(key)[:40]}"

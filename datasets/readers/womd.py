@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from traj_diffusion.datasets.readers.assemble import Report, add, step_length
 from traj_diffusion.datasets.readers.womd_decode import (
     CONTROLS,
     LEFT,
@@ -38,7 +39,6 @@ from traj_diffusion.scene import (
 
 NAME = "WOMD Scenario TFRecord"
 PATTERNS = ("*.tfrecord*",)
-DT = 0.1
 METRES_PER_SECOND = 0.44704  # one mile per hour
 _SUBTYPES = {MapKind.LANE: LaneType, MapKind.ROAD_LINE: LineType, MapKind.ROAD_EDGE: EdgeType}
 
@@ -67,20 +67,20 @@ def read(path: Path) -> Iterator[Scene]:
     for number, record in enumerate(read_records(path)):
         try:
             yield scenario_to_scene(record)
-        except (WireFault, BadScene) as error:
+        except (ValueError, BadScene) as error:
             raise BadRecord(f"{path}, record {number}: {error}") from error
 
 
 @np.errstate(over="ignore", invalid="ignore")  # absurd values are `check_scene`'s to name
 def scenario_to_scene(record: bytes) -> Scene:
-    """Return the scene of one serialised Scenario. Raises WireFault or BadScene.
+    """Return the scene of one serialised Scenario. Raises ValueError or BadScene.
 
     Headings and the values of invalid states stay as recorded. Lane links that leave the map are dropped and counted.
     """
     raw = decode_scenario(record)
-    report: dict[str, int] = {}
+    report: Report = {}
     steps = _steps(raw)
-    dt = _dt(raw, report)
+    dt = step_length(np.diff(raw.timestamps), report)
     scene = Scene(
         id=raw.id.decode("utf-8", "replace"),
         source="womd",
@@ -94,11 +94,6 @@ def scenario_to_scene(record: bytes) -> Scene:
         report=tuple(report.items()),
     )
     return check_scene(scene)
-
-
-def _count(report: dict[str, int], what: str, count: int) -> None:
-    if count:
-        report[what] = report.get(what, 0) + count
 
 
 def _steps(raw: RawScenario) -> int:
@@ -115,23 +110,10 @@ def _steps(raw: RawScenario) -> int:
     return steps
 
 
-def _dt(raw: RawScenario, report: dict[str, int]) -> float:
-    """Return the step: 0.1 s where the timestamps allow it, their median difference otherwise."""
-    if len(raw.timestamps) < 2:
-        return DT
-    gaps = np.diff(raw.timestamps)
-    if not np.isfinite(gaps).all():
-        raise WireFault("the scenario: a timestamp is not finite")
-    median = float(np.median(gaps))
-    dt = DT if abs(median - DT) < 0.1 * DT else median
-    _count(report, "steps whose timestamps are more than 10 % off the step", int((np.abs(gaps - dt) > 0.1 * dt).sum()))
-    return dt
-
-
-def _agents(raw: RawScenario, steps: int, report: dict[str, int]) -> Agents:
+def _agents(raw: RawScenario, steps: int, report: Report) -> Agents:
     count = len(raw.track_id)
     known = np.isin(raw.track_kind, [int(kind) for kind in AgentKind])
-    _count(report, "agents of unset or unknown type, read as OTHER", int((~known).sum()))
+    add(report, "agents of unset or unknown type, read as OTHER", int((~known).sum()))
     to_predict = np.zeros(count, bool)
     odd = raw.predict[(raw.predict < 0) | (raw.predict >= count)]
     if len(odd):
@@ -150,13 +132,13 @@ def _agents(raw: RawScenario, steps: int, report: dict[str, int]) -> Agents:
     )
 
 
-def _map(raw: RawScenario, report: dict[str, int]) -> Map:
-    _count(report, "map features of no known kind, dropped", raw.features_without_kind)
+def _map(raw: RawScenario, report: Report) -> Map:
+    add(report, "map features of no known kind, dropped", raw.features_without_kind)
     subtype = raw.subtype
     for kind, known in _SUBTYPES.items():
         odd = (raw.feature_kind == kind) & ((subtype < 0) | (subtype > max(known)))
         if odd.any():
-            _count(report, "map features of unknown subtype, read as undefined", int(odd.sum()))
+            add(report, "map features of unknown subtype, read as undefined", int(odd.sum()))
             subtype = np.where(odd, 0, subtype)
     return Map(
         points=raw.points,
@@ -169,7 +151,7 @@ def _map(raw: RawScenario, report: dict[str, int]) -> Map:
     )
 
 
-def _links(raw: RawScenario, report: dict[str, int]) -> Links:
+def _links(raw: RawScenario, report: Report) -> Links:
     """Return the lane links as row numbers; those to lanes outside the map are dropped."""
     count = len(raw.feature_id)
     lanes = np.flatnonzero(raw.feature_kind == MapKind.LANE)
@@ -178,7 +160,7 @@ def _links(raw: RawScenario, report: dict[str, int]) -> Links:
     relation, row, target = raw.links.T
     place = np.minimum(np.searchsorted(ids, target), max(len(ids) - 1, 0))
     inside = ids[place] == target if len(ids) else np.zeros(len(target), bool)
-    _count(report, "links to lanes outside the map, dropped", int((~inside).sum()))
+    add(report, "links to lanes outside the map, dropped", int((~inside).sum()))
 
     def csr(wanted: int) -> Csr:
         chosen = inside & (relation == wanted)
@@ -196,12 +178,12 @@ def _links(raw: RawScenario, report: dict[str, int]) -> Links:
     )
 
 
-def _lights(raw: RawScenario, steps: int, report: dict[str, int]) -> Lights:
+def _lights(raw: RawScenario, steps: int, report: Report) -> Lights:
     """Return one signal per lane that has a state at any step, in the order in which lanes first have one."""
     recorded = len(raw.light_start) - 1
     if recorded > steps:
         raise WireFault(f"dynamic map state {steps}: the scenario has only {steps} steps")
-    _count(report, "steps without a dynamic map state, lights unobserved there", (steps - recorded) % steps)
+    add(report, "steps without a dynamic map state, lights unobserved there", (steps - recorded) % steps)
     if not len(raw.lights):
         return Lights.none(steps)
     lane, first, signal = np.unique(raw.lights[:, 0], return_index=True, return_inverse=True)
@@ -212,12 +194,12 @@ def _lights(raw: RawScenario, steps: int, report: dict[str, int]) -> Lights:
     step = np.repeat(np.arange(recorded), np.diff(raw.light_start))
     value = raw.lights[:, 1]
     odd = (value < 0) | (value > max(LightState))
-    _count(report, "light states of unknown number, read as UNKNOWN", int(odd.sum()))
+    add(report, "light states of unknown number, read as UNKNOWN", int(odd.sum()))
     state = np.zeros((len(lane), steps), np.uint8)
     observed = np.zeros((len(lane), steps), bool)
     stop_point = np.zeros((len(lane), steps, 3))
     state[row, step] = np.where(odd, 0, value)
     stop_point[row, step] = raw.stop_point
     observed[row, step] = True
-    _count(report, "light states given twice for a lane and step, the later kept", len(row) - int(observed.sum()))
+    add(report, "light states given twice for a lane and step, the later kept", len(row) - int(observed.sum()))
     return Lights(lane_id=lane[order], stop_point=stop_point, state=state, observed=observed)

@@ -3,8 +3,8 @@
 Format: waymo.com/open/data/motion/tfexample. Licence: Waymo Dataset License Agreement for Non-Commercial Use.
 
 Read: up to 128 agents (padding is left out), road samples as one polyline per feature id, lights. What the format
-itself lost: more agents than 128 and more road samples than 20,000 or 30,000, lane links, speed limits, double
-precision. The `Scenario` files of the same data set have all of it.
+itself lost: more agents than 128 and more road samples than 20,000 or 30,000, lane links (derived), speed limits,
+double precision. The `Scenario` files of the same data set have all of it.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from traj_diffusion.datasets.readers.assemble import Features, Report, add, check_size
+from traj_diffusion.datasets.derive import with_links
+from traj_diffusion.datasets.readers.assemble import Features, Report, add, check_size, step_length
 from traj_diffusion.datasets.readers.womd import is_example
 from traj_diffusion.datasets.tf_example import ExampleFault, Values, decode_example
 from traj_diffusion.datasets.tfrecord import is_tfrecord, read_records
@@ -35,7 +36,6 @@ from traj_diffusion.scene import (
 
 NAME = "WOMD tf.Example TFRecord"
 PATTERNS = ("*.tfrecord*",)
-DT = 0.1
 MAX_RECORD = 64 * 2**20
 _SIZES = ("length", "width", "height")
 _PARTS = ("past", "current", "future")
@@ -87,7 +87,7 @@ def example_to_scene(record: bytes) -> Scene:
             current_index=steps[0],
             ego=ego,
             agents=agents,
-            map=_map(features, report),
+            map=with_links(_map(features, report)),
             lights=_lights(features, steps, report),
             routes=Routes.absent(len(agents)),
             report=tuple(report.items()),
@@ -127,15 +127,8 @@ def _over_time(features: dict[str, Values], name: str, rows: int, steps: list[in
 
 
 def _dt(features: dict[str, Values], rows: int, steps: list[int], report: Report) -> float:
-    """Return the step: 0.1 s where the timestamps allow it, their median difference otherwise."""
     times = _over_time(features, "timestamp_micros", rows, steps).max(0, initial=-1)
-    gaps = np.diff(times.astype(np.float64)[times >= 0]) * 1e-6
-    if not len(gaps):
-        return DT
-    median = float(np.median(gaps))
-    dt = DT if abs(median - DT) < 0.1 * DT else median
-    add(report, "steps whose timestamps are more than 10 % off the step", int((np.abs(gaps - dt) > 0.1 * dt).sum()))
-    return dt
+    return step_length(np.diff(times.astype(np.float64)[times >= 0]) * 1e-6, report)
 
 
 def _agents(

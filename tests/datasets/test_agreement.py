@@ -1,6 +1,7 @@
 """The same recordings in another format say the same. No scene is in both womd/ and gpudrive_json/; ten are in
 scenarionet/, from which their records were made: a check of every field that does not go through our own writer."""
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from traj_diffusion.datasets import read_scenes
-from traj_diffusion.scene import Scene
+from traj_diffusion.datasets import read_file, read_scenes
+from traj_diffusion.datasets.summary import summarise
+from traj_diffusion.datasets.tfrecord import write_records
+from traj_diffusion.datasets.womd_writer import write_womd
+from traj_diffusion.scene import Origin, Scene, save_scene
+from traj_diffusion.testing import straight_road
+from traj_diffusion.testing.foreign import (
+    example_bytes,
+    example_features,
+    scenarionet_document,
+    write_nuplan,
+    write_smarts,
+)
 
 ALLOWED = {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": np.empty(0).__reduce__()[0], "int": int}
 
@@ -75,3 +87,67 @@ def test_lane_links_and_speed_limits_are_those_of_the_pickles(pairs: list[tuple[
             assert np.array_equal(scene.map.polyline(row).astype(np.float32), feature["polyline"].astype(np.float32))
             checked += 1
     assert checked > 1000
+
+
+@pytest.mark.data
+def test_no_other_recording_is_in_two_formats(shared: Path) -> None:
+    """The pairs above are all that there are: ids of WOMD scenes, as their indexes and file names have them."""
+    data = shared / "data"
+    womd = {row["id"] for row in json.loads((data / "womd_index.json").read_text())}
+    drive = {row["id"] for row in json.loads((data / "gpudrive_json_index.json").read_text()) if row["id"]}
+    pickles = {path.stem.rpartition("_")[2] for path in (data / "scenarionet").glob("waymo*/*.pkl")}
+    examples = {path.name.split("_")[2].split(".")[0] for path in (data / "womd_tf_example").glob("*")}
+    assert len(womd) == 37
+    assert len(drive) > 100
+    assert examples == {"a3bb37c25ce56418"}
+    assert pickles <= womd
+    assert not (drive & womd) | (drive & examples) | (womd & examples)
+
+
+@pytest.mark.data
+def test_scenes_of_pickles_are_those_of_the_records(pairs: list[tuple[Scene, dict[str, Any]]], shared: Path) -> None:
+    """Through both readers, all of a scene that both formats have."""
+    records = {scene.id: scene for scene, _ in pairs}
+    for folder in ("waymo", "waymo_20s"):
+        for scene in read_scenes(shared / "data" / "scenarionet" / folder):
+            other = records[scene.id]
+            assert (scene.current_index, scene.steps, scene.dt) == (other.current_index, other.steps, other.dt)
+            order = np.argsort(scene.agents.id)[np.argsort(np.argsort(other.agents.id))]
+            for name in ("id", "kind", "valid", "to_predict"):
+                assert np.array_equal(getattr(scene.agents, name)[order], getattr(other.agents, name)), name
+            valid = other.agents.valid
+            for name in ("position", "heading", "velocity", "size"):
+                ours, theirs = getattr(scene.agents, name)[order][valid], getattr(other.agents, name)[valid]
+                assert np.array_equal(ours.astype(np.float32), theirs.astype(np.float32)), name
+            assert scene.agents.id[scene.ego] == other.agents.id[other.ego]
+            assert sorted(scene.lights.lane_id.tolist()) == sorted(other.lights.lane_id.tolist())
+            assert scene.map.links.origin == other.map.links.origin == Origin.RECORDED
+            assert {int(number) for number in scene.map.id} == {int(number) for number in other.map.id}
+
+
+def test_one_scene_through_every_format_is_one_scene(tmp_path: Path) -> None:
+    wanted = straight_road()
+    files = {
+        "womd": write_womd(tmp_path / "a", [wanted]),
+        "example": write_records(tmp_path / "b", [example_bytes(example_features(wanted))]),
+        "nuplan": write_nuplan(tmp_path / "c", wanted),
+        "smarts": write_smarts(tmp_path / "d", wanted),
+        "archive": save_scene(wanted, tmp_path / "e"),
+    }
+    (tmp_path / "f.pkl").write_bytes(pickle.dumps(scenarionet_document(wanted)))
+    files["scenarionet"] = tmp_path / "f.pkl"
+    for name, path in files.items():
+        (scene,) = read_file(path)
+        assert (scene.steps, scene.current_index, scene.dt, scene.ego) == (91, 10, 0.1, 0), name
+        assert np.array_equal(scene.agents.valid, wanted.agents.valid), name
+        assert scene.agents.position[..., :2] == pytest.approx(wanted.agents.position[..., :2], abs=1e-4), name
+        assert scene.agents.velocity == pytest.approx(wanted.agents.velocity, abs=1e-4), name
+        assert np.cos(scene.agents.heading - wanted.agents.heading) == pytest.approx(1), name
+        assert scene.agents.size[1, :, :2] == pytest.approx(wanted.agents.size[1, :, :2]), name
+
+
+def test_a_scene_without_history_is_a_scene() -> None:
+    scene = Scene.from_arrays(straight_road().agents.position, dt=0.1, current_index=0, ego=0)
+    assert dict(summarise(scene))["current index"] == "0, 90 steps of future"
+    past = scene.history_only()
+    assert (past.steps, past.current_index, len(past.agents)) == (1, 0, 2)

@@ -50,7 +50,7 @@ def test_a_made_scenario_comes_back_with_what_it_lacks_filled_and_counted(parque
     assert np.array_equal(agents.to_predict, wanted.agents.to_predict)
     assert agents.source_id is not None
     assert "AV" in agents.source_id
-    assert (agents.size[agents.kind == AgentKind.VEHICLE, 10, 0] == np.float32(4.4)).all()
+    assert (agents.size[agents.kind == AgentKind.VEHICLE, 10, 0] == np.float32(4.1)).all()
     assert not agents.position[..., 2].any()
     assert dict(scene.report) == {
         "links to lanes outside the map, dropped": 1,

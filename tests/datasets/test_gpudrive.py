@@ -156,7 +156,7 @@ def test_cut_and_oversized_files_are_refused(tmp_path: Path) -> None:
     for content, message in [
         (text[:-9], "not readable JSON"),
         (gzip.compress(text)[:-9], "cannot be read"),
-        (gzip.compress(text + b" " * 70 * 2**20, 1), "too many for one scene"),
+        (gzip.compress(text + b" " * 70 * 2**20, 1), "too many for one recording"),
     ]:
         path.write_bytes(content)
         with pytest.raises(BadFile, match=message):

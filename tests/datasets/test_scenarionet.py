@@ -16,7 +16,7 @@ from traj_diffusion.datasets import read_file, read_scenes
 from traj_diffusion.datasets.readers import unpickle
 from traj_diffusion.datasets.readers.unpickle import Unreadable, load
 from traj_diffusion.errors import BadFile, BadRecord
-from traj_diffusion.scene import Links, Origin, Scene
+from traj_diffusion.scene import Links, MapKind, Origin, Scene
 from traj_diffusion.testing import crossing
 from traj_diffusion.testing.foreign import scenarionet_document
 
@@ -176,14 +176,14 @@ def test_what_the_nuscenes_converter_does_is_put_right_or_marked(tmp_path: Path)
     assert scene.agents.source_id == ("ego", "0b2ba0", "cone")
     length, width = scene.agents.size[0, 0, :2]
     assert length > width
-    assert scene.map.edge_origin == Origin.ABSENT
+    assert scene.map.edge_origin == Origin.DERIVED
     assert scene.map.polyline(0).tolist() == [[0, 0, 0], [0, 5, 0]]  # the third number was a direction
     assert len(scene.map.polyline(2)) == 3
     assert np.isnan(scene.map.speed_limit).all()
     assert scene.map.links.successors[0].tolist() == [1]
     assert [what for what, _ in scene.report] == [
         "agents of a type without a kind, read as OTHER",
-        "length and width of the ego swapped by the converter, put right",
+        "vehicles with length and width swapped, put right",
         "speed limits that the converter assumed, dropped",
         "sidewalk outlines, which are no road edges, dropped",
         "map features of no known kind, dropped",
@@ -263,4 +263,13 @@ def test_the_nuscenes_scenes_are_cut_in_two_and_their_ego_is_longer_than_wide(sh
         ego = scene.agents.position[scene.ego, 10, :2]
         assert np.hypot(*(scene.map.points[:, :2] - ego).T).min() < 2
         assert not len(scene.lights)
-        assert scene.map.edge_origin == Origin.ABSENT
+        assert scene.map.edge_origin == Origin.DERIVED
+        # Drivable ground lies to the left of the nearest edge, where the ego is.
+        points = [scene.map.polyline(int(row))[:, :2] for row in scene.map.rows(MapKind.ROAD_EDGE)]
+        first = np.concatenate([line[:-1] for line in points])
+        step = np.concatenate([np.diff(line, axis=0) for line in points])
+        share = np.clip(((ego - first) * step).sum(-1) / (step**2).sum(-1), 0, 1)
+        off = ego - first - share[:, None] * step
+        near = np.hypot(*off.T).argmin()
+        assert step[near, 0] * off[near, 1] - step[near, 1] * off[near, 0] > 0
+        assert scene.map.links.origin == (Origin.RECORDED if "0757" in scene.id else Origin.DERIVED)

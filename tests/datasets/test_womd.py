@@ -223,7 +223,7 @@ BROKEN = {
     "current index -1": ONE_TRACK + integer_field(10, -1),
     "ego row 3 of 1": ONE_TRACK + integer_field(6, 3),
     "only 1 steps": ONE_TRACK + 2 * bytes_field(7, b""),
-    "timestamp is not finite": double_field(1, np.nan) * 2,
+    "time does not rise": double_field(1, np.nan) * 2,
     "more than once": 2 * ONE_TRACK,
     "position is": bytes_field(2, bytes_field(3, double_field(2, np.nan) + integer_field(11, 1))),
     "map point is not finite": ONE_TRACK + bytes_field(8, bytes_field(4, bytes_field(2, double_field(1, np.inf)))),

@@ -39,7 +39,8 @@ def test_a_made_scene_comes_back_as_float32_and_without_its_padding(tmp_path: Pa
         assert np.array_equal(getattr(scene.lights, name), getattr(wanted.lights, name)), name
     seen = wanted.lights.observed
     assert np.array_equal(scene.lights.stop_point[seen], wanted.lights.stop_point[seen].astype(np.float32))
-    assert scene.map.links.origin == Origin.ABSENT
+    assert scene.map.links.origin == (Origin.DERIVED if len(wanted.map.links.successors.index) else Origin.ABSENT)
+    assert np.array_equal(scene.map.links.successors.index, wanted.map.links.successors.index)
     assert scene.report == ()
 
 

@@ -2,9 +2,11 @@
 
 from traj_diffusion.scene.archive import atomic_path, file_stem
 from traj_diffusion.scene.csr import Csr
+from traj_diffusion.scene.doubts import doubts
 from traj_diffusion.scene.files import load_scene, save_scene
 from traj_diffusion.scene.invariants import check_scene
 from traj_diffusion.scene.kinds import AgentKind, EdgeType, LaneType, LightState, LineType, MapKind, Origin
+from traj_diffusion.scene.motion import heading_of_motion, resample_scene, velocity_of_motion
 from traj_diffusion.scene.observation import Observation, Step, check_observation
 from traj_diffusion.scene.policy import Plan, PlanRequest, Policy, WorldState
 from traj_diffusion.scene.rollouts import Rollouts, rollouts_path
@@ -35,8 +37,12 @@ __all__ = [
     "atomic_path",
     "check_observation",
     "check_scene",
+    "doubts",
     "file_stem",
+    "heading_of_motion",
     "load_scene",
+    "resample_scene",
     "rollouts_path",
     "save_scene",
+    "velocity_of_motion",
 ]

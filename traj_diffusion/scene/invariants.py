@@ -3,6 +3,7 @@
 import numpy as np
 
 from traj_diffusion.errors import BadScene
+from traj_diffusion.scene.csr import Csr
 from traj_diffusion.scene.kinds import AgentKind, LightState, MapKind
 from traj_diffusion.scene.scene import Scene
 
@@ -58,7 +59,23 @@ def check_scene(scene: Scene) -> Scene:
     _require(
         scene, len(scene.routes.lanes) == len(agents), f"{len(scene.routes.lanes)} routes for {len(agents)} agents"
     )
+    _rows(scene, "routes", scene.routes.lanes, len(agents))
+    for name in ("successors", "predecessors", "left", "right", "controls"):
+        _rows(scene, f"the links {name}", getattr(features.links, name), len(features))
+    limits = features.speed_limit
+    _require(scene, not (limits < 0).any() and not np.isinf(limits).any(), "a speed limit is negative or infinite")
+    names = agents.source_id
+    _require(scene, names is None or len(names) == len(agents), "there are not as many source ids as agents")
     return scene
+
+
+def _rows(scene: Scene, what: str, ragged: Csr, count: int) -> None:
+    """Require rows for that many things, of entries that are rows of the map."""
+    start, index = ragged.start, ragged.index
+    fits = len(start) == count + 1 and start[0] == 0 and start[-1] == len(index) and bool((np.diff(start) >= 0).all())
+    _require(scene, fits, f"{what}: `start` does not cut its {len(index)} entries into {count} rows")
+    inside = not len(index) or (index.min() >= 0 and index.max() < len(scene.map))
+    _require(scene, bool(inside), f"{what}: an entry is no row of the map, which has {len(scene.map)}")
 
 
 def _require(scene: Scene, condition: bool | np.bool, otherwise: str) -> None:

@@ -15,6 +15,15 @@ class AgentKind(IntEnum):
     OTHER = 4
 
 
+# Length, width, height [m] where a source has none: a car, a walking adult, a cyclist, an object.
+USUAL_SIZE: dict[AgentKind, tuple[float, float, float]] = {
+    AgentKind.VEHICLE: (4.5, 2.0, 1.6),
+    AgentKind.PEDESTRIAN: (0.8, 0.8, 1.7),
+    AgentKind.CYCLIST: (1.8, 0.8, 1.7),
+    AgentKind.OTHER: (1.0, 1.0, 1.0),
+}
+
+
 class MapKind(IntEnum):
     """Which field of WOMD's `MapFeature.feature_data` is set, by its field number."""
 

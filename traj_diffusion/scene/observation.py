@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from traj_diffusion.errors import BadInput
+from traj_diffusion.scene.arrays import fit_array
 from traj_diffusion.scene.invariants import MAX_COORDINATE
 from traj_diffusion.scene.kinds import AgentKind, LightState
 from traj_diffusion.scene.policy import Plan
@@ -66,9 +67,9 @@ class Observation:
         Raises BadInput naming the field, or the agent, that does not fit.
         """
         where = f"observation at {time!r} s"
-        ids = _array(where, "agent_id", agent_id, np.int64, (-1,))
+        ids = fit_array(where, "agent_id", agent_id, np.int64, (-1,), BadInput)
         count = len(ids)
-        lanes = _array(where, "light_lane", light_lane, np.int64, (-1,))
+        lanes = fit_array(where, "light_lane", light_lane, np.int64, (-1,), BadInput)
         lights = len(lanes)
         place = np.asarray(position)
         if place.ndim == 2 and place.shape[1] == 2:
@@ -77,15 +78,15 @@ class Observation:
             cls(
                 time=float(time),
                 agent_id=ids,
-                kind=_array(where, "kind", kind, np.uint8, (count,)),
-                position=_array(where, "position", place, np.float64, (count, 3)),
-                heading=_array(where, "heading", heading, np.float32, (count,)),
-                velocity=_array(where, "velocity", velocity, np.float32, (count, 2)),
-                size=_array(where, "size", size, np.float32, (count, 3)),
-                is_controlled=_array(where, "is_controlled", is_controlled, np.bool_, (count,)),
+                kind=fit_array(where, "kind", kind, np.uint8, (count,), BadInput),
+                position=fit_array(where, "position", place, np.float64, (count, 3), BadInput),
+                heading=fit_array(where, "heading", heading, np.float32, (count,), BadInput),
+                velocity=fit_array(where, "velocity", velocity, np.float32, (count, 2), BadInput),
+                size=fit_array(where, "size", size, np.float32, (count, 3), BadInput),
+                is_controlled=fit_array(where, "is_controlled", is_controlled, np.bool_, (count,), BadInput),
                 light_lane=lanes,
-                light_stop=_array(where, "light_stop", light_stop, np.float64, (lights, 3)),
-                light_state=_array(where, "light_state", light_state, np.uint8, (lights,)),
+                light_stop=fit_array(where, "light_stop", light_stop, np.float64, (lights, 3), BadInput),
+                light_state=fit_array(where, "light_state", light_state, np.uint8, (lights,), BadInput),
             )
         )
 
@@ -168,30 +169,3 @@ def _agent(where: str, seen: Observation, bad: Any, name: str, value: np.ndarray
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise BadInput(f"{where}: agent {seen.agent_id[row]}: {name} is {value[row].tolist()}; {wanted}")
-
-
-def _array(where: str, name: str, value: Any, dtype: type, shape: tuple[int, ...]) -> Any:
-    """Return a copy as an array of that type and shape; -1 stands for any length."""
-    try:
-        raw = np.asarray(value)
-        if (raw.size == 0 and 0 in shape) or (shape == (-1,) and raw.size == 0):
-            return np.zeros([max(length, 0) for length in shape], dtype)
-        if raw.dtype.kind not in "biuf" or (np.issubdtype(dtype, np.integer) and not _whole(raw, dtype)):
-            raise ValueError(f"values of type {raw.dtype} do not fit {np.dtype(dtype)}")
-        if shape != (-1,) and raw.ndim < len(shape):
-            raw = np.broadcast_to(raw, shape)
-        if raw.ndim != len(shape) or any(want not in (-1, got) for want, got in zip(shape, raw.shape, strict=True)):
-            raise ValueError(f"its shape is {list(raw.shape)}")
-        with np.errstate(over="ignore", invalid="ignore"):  # check_observation names what became infinite
-            return raw.astype(dtype)
-    except (TypeError, ValueError, OverflowError) as error:
-        wanted = "A" if shape == (-1,) else " ".join(str(length) for length in shape)
-        raise BadInput(f"{where}: {name} does not fit [{wanted}]: {error}") from None
-
-
-def _whole(raw: np.ndarray, dtype: type) -> bool:
-    """Return whether all values are whole numbers that the type holds."""
-    if raw.dtype.kind == "f" and not (np.isfinite(raw).all() and (raw == np.floor(raw)).all()):
-        return False
-    bounds = np.iinfo(dtype)
-    return bool((raw >= bounds.min).all() and (raw <= bounds.max).all())

@@ -5,10 +5,12 @@ recorded, outside [-pi, pi) too: official scores depend on them. Map coordinates
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
+from traj_diffusion.errors import BadScene
 from traj_diffusion.scene.csr import Csr
 from traj_diffusion.scene.kinds import MapKind, Origin
 
@@ -148,6 +150,82 @@ class Scene:
     lights: Lights
     routes: Routes
     report: Report = field(default=())
+
+    @classmethod
+    def from_arrays(
+        cls,
+        position: Any,
+        *,
+        dt: float | int,
+        heading: Any = None,
+        velocity: Any = None,
+        valid: Any = None,
+        kind: Any = "vehicle",
+        size: Any = None,
+        agent_id: Any = None,
+        ego: int | None = None,
+        to_predict: Any = False,
+        current_index: int | None = None,
+        map_lines: Any = (),
+        map_kinds: Any = "lane",
+        map_ids: Any = None,
+        speed_limits: Any = None,
+        lane_links: Any = (),
+        light_lanes: Any = (),
+        light_stops: Any = (),
+        light_states: Any = (),
+        scene_id: str = "own",
+        source: str = "arrays",
+    ) -> "Scene":
+        """Return a checked scene of one's own recording, at steps of 0.1 s, from anything that numpy reads as arrays.
+
+        `position` [N, T, 2 or 3] are box centres, T steps of `dt` seconds (up to 1 s; others than 0.1 s are resampled,
+        see `resample_scene`). What is left out is filled in and counted in the scene's report:
+        `heading` [N, T] and `velocity` [N, T, 2] from the motion; `valid` [N, T]: where positions are finite;
+        `kind`: vehicle, pedestrian, cyclist or other, one or [N]; `size` [3], [N, 3] or [N, T, 3]: the usual one of
+        the kind; `agent_id` [N], numbers or texts: row numbers; `ego` is a row; `to_predict` [N] marks who is scored
+        apart; `current_index`, a step before resampling: the one 1.0 s after the first, or the last one.
+
+        The map is a list of polylines [P, 2 or 3], and for each the name of its kind (`MapKind`, `LaneType`,
+        `LineType`, `EdgeType`; drivable ground lies to the left of a road edge), a number (row numbers), and for lanes
+        a limit in m/s, NaN for unknown. `lane_links` are pairs (from, to) of those numbers. Lights have the number of
+        their lane, a stop point [S, 2 or 3], and a state per step (`LightState` or its name, None: not seen).
+
+        Raises BadScene in one line that says what was found and what would fit.
+        """
+        from traj_diffusion.scene import arrays, invariants, motion  # they build on this module
+
+        where, report = f"scene {scene_id}", dict[str, int]()
+        if not (np.isfinite(dt) and 0 < dt <= motion.MAX_STEP):
+            raise BadScene(f"{where}: dt is {dt} s; above 0 and at most {motion.MAX_STEP:g} s would fit")
+        agents = arrays.agents_from_arrays(
+            where,
+            float(dt),
+            position=position,
+            heading=heading,
+            velocity=velocity,
+            valid=valid,
+            kind=kind,
+            size=size,
+            agent_id=agent_id,
+            to_predict=to_predict,
+            report=report,
+        )
+        steps = agents.valid.shape[1]
+        features = arrays.map_from_lines(where, map_lines, map_kinds, map_ids, speed_limits, lane_links)
+        scene = cls(
+            id=scene_id,
+            source=source,
+            dt=float(dt),
+            current_index=min(round(1.0 / dt), steps - 1) if current_index is None else current_index,
+            ego=ego,
+            agents=agents,
+            map=features,
+            lights=arrays.lights_from_arrays(where, steps, light_lanes, light_stops, light_states, features),
+            routes=Routes.absent(len(agents)),
+            report=tuple(report.items()),
+        )
+        return motion.resample_scene(invariants.check_scene(scene))
 
     @property
     def steps(self) -> int:

@@ -217,6 +217,41 @@ def av2_map() -> dict[str, Any]:
     }
 
 
+def av2_sensor_tables(scene: Scene, start: int = 315_966_000_000_000_000) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the columns of a scene's Argoverse 2 sensor log: cuboids in the frame of the ego, and the ego's poses.
+
+    The ego, row 0, is no cuboid; its pose is that of its rear axle, 1.339 m behind and 0.438 m below its centre.
+    """
+    types = {1: "REGULAR_VEHICLE", 2: "PEDESTRIAN", 3: "BICYCLIST", 4: "BOLLARD"}
+    agents = scene.agents
+    rows, steps = np.nonzero(agents.valid)
+    rows, steps = rows[rows > 0], steps[rows > 0]
+    angle = agents.heading[0].astype(float)
+    ahead = np.stack([np.cos(angle), np.sin(angle)], -1)
+    axle = agents.position[0] - np.concatenate([1.339 * ahead, np.full((scene.steps, 1), 0.438)], 1)
+    off = agents.position[rows, steps] - axle[steps]
+    along, left = ahead[steps], np.stack([-ahead[steps, 1], ahead[steps, 0]], -1)
+    turn = agents.heading[rows, steps].astype(float) - angle[steps]
+    time = start + np.arange(scene.steps) * 100_000_000
+    nothing = np.zeros(len(rows))
+    names = ("length_m", "width_m", "height_m")
+    cuboids = {
+        "timestamp_ns": time[steps],
+        "track_uuid": [f"track-{agents.id[row]}" for row in rows],
+        "category": [types[int(agents.kind[row])] for row in rows],
+        **{name: agents.size[rows, steps, axis].astype(float) for axis, name in enumerate(names)},
+        **{"qw": np.cos(turn / 2), "qx": nothing, "qy": nothing, "qz": np.sin(turn / 2)},
+        **{"tx_m": (off[:, :2] * along).sum(-1), "ty_m": (off[:, :2] * left).sum(-1), "tz_m": off[:, 2]},
+        "num_interior_pts": np.ones(len(rows), int),
+    }
+    poses = {
+        "timestamp_ns": time,
+        **{"qw": np.cos(angle / 2), "qx": 0 * angle, "qy": 0 * angle, "qz": np.sin(angle / 2)},
+        **{"tx_m": axle[:, 0], "ty_m": axle[:, 1], "tz_m": axle[:, 2]},
+    }
+    return cuboids, poses
+
+
 def write_nuplan(path: Path, scene: Scene, rate: int = 2) -> Path:
     """Write a scene as a nuPlan log, its ego and boxes at `rate` sweeps per step, and return the path.
 

@@ -23,6 +23,7 @@ from traj_diffusion.scene import check_scene, save_scene
 from traj_diffusion.testing.foreign import (
     av2_columns,
     av2_map,
+    av2_sensor_tables,
     example_bytes,
     example_features,
     scenarionet_document,
@@ -115,14 +116,89 @@ def _av2(rng: np.random.Generator, path: Path) -> None:
     map_path.write_bytes(mutate(text, rng, text=True) if rng.random() < 0.1 else text)
     name = list(columns)[int(rng.integers(0, len(columns)))]
     if rng.random() < 0.3:
-        wrong: list[list[Any]] = [[None, 1, -1], [1e300, math.nan, 1.0], ["AV", "", None], [True, False, None]]
-        odd = wrong[int(rng.integers(0, 4))]
+        odd = _WRONG[int(rng.integers(0, len(_WRONG)))]
         columns = columns | {name: (odd * len(columns[name]))[: len(columns[name])]}
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
     if rng.random() < 0.4:
         path.write_bytes(mutate(path.read_bytes(), rng))
 
 
+@cache
+def _good_av2_sensor() -> tuple[dict[str, Any], dict[str, Any]]:
+    return av2_sensor_tables(straight_road(steps=15))
+
+
+def _av2_sensor(rng: np.random.Generator, path: Path) -> None:
+    """Change a column of the cuboids or of the poses, or the map, or the bytes of one of the files."""
+    import pyarrow
+    import pyarrow.feather
+
+    poses_path = path.with_name("city_SE3_egovehicle.feather")
+    tables = dict(zip((path, poses_path), _good_av2_sensor(), strict=True))
+    chosen = path if rng.random() < 0.7 else poses_path
+    if rng.random() < 0.4:
+        columns = tables[chosen]
+        name = list(columns)[int(rng.integers(0, len(columns)))]
+        odd = _WRONG[int(rng.integers(0, len(_WRONG)))]
+        tables[chosen] = columns | {name: (odd * len(columns[name]))[: len(columns[name])]}
+    for file, columns in tables.items():
+        compression = ("uncompressed", "lz4", "zstd")[int(rng.integers(0, 3))]
+        pyarrow.feather.write_feather(pyarrow.table(columns), file, compression=compression)
+    if rng.random() < 0.5:
+        chosen.write_bytes(mutate(chosen.read_bytes(), rng))
+    document = mutate_document(av2_map(), rng) if rng.random() < 0.3 else av2_map()
+    (path.parent / "map").mkdir(exist_ok=True)
+    (path.parent / "map" / "log_map_archive_x.json").write_text(json.dumps(document))
+
+
+# Part of the repository, not of the package.
+_PY123D_LOG = Path(__file__).resolve().parents[2] / "tests" / "data" / "py123d" / "straight"
+_PY123D = ("sync", "ego_state_se3", "box_detections_se3", "traffic_light_detections", "map")
+
+
+@cache
+def _good_py123d() -> dict[str, bytes]:
+    """Return the files of the log that py123d itself wrote."""
+    return {name: (_PY123D_LOG / f"{name}.arrow").read_bytes() for name in _PY123D}
+
+
+def _py123d(rng: np.random.Generator, path: Path) -> None:
+    """Change rows or columns of one of a log's tables, or the bytes of one of its files."""
+    import pyarrow
+    import pyarrow.ipc
+
+    names = list(_PY123D)
+    chosen = names[int(rng.integers(0, len(names)))]
+    for name, content in _good_py123d().items():
+        file = path if name == "sync" else path.with_name(f"{name}.arrow")
+        if name == chosen and rng.random() < 0.6:
+            table = pyarrow.ipc.open_file(pyarrow.BufferReader(content)).read_all()
+            column = int(rng.integers(0, table.num_columns))
+            field, values = table.schema.field(column), table.column(column).to_pylist()
+            values = mutate_document(values, rng) if rng.random() < 0.8 else values[::-1]
+            values = [*values, *[None] * table.num_rows][: table.num_rows]
+            if field.type == pyarrow.binary():
+                values = [mutate(v, rng) if isinstance(v, bytes) and rng.random() < 0.1 else v for v in values]
+            try:
+                changed = pyarrow.array(values, field.type)
+            except (pyarrow.ArrowException, TypeError, ValueError, OverflowError):
+                changed = pyarrow.nulls(table.num_rows, field.type)
+            if not isinstance(changed, pyarrow.ExtensionArray):
+                table = table.set_column(column, field.name if rng.random() < 0.9 else "x", changed)
+            with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+        else:
+            file.write_bytes(mutate(content, rng) if name == chosen else content)
+
+
+_WRONG: list[list[Any]] = [
+    [None, 1, -1],
+    [1e300, math.nan, 1.0],
+    ["EGO_VEHICLE", "", None],
+    [True, False, None],
+    [2**62, 7, 0],
+    [0.0],
+]
 _ODD = (None, "x", b"\x00\xff", -1, 2**62, 1e300, 0, "a" * 10_000)
 _VIEWS = (  # in place of a table: one that never ends, and one that is too large
     "WITH RECURSIVE n(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM n) SELECT a FROM n",
@@ -214,11 +290,18 @@ READERS: dict[str, Callable[[np.random.Generator, Path], None]] = {
     "archive": _archive,
     "womd_example": _womd_example,
     "av2": _av2,
+    "av2_sensor": _av2_sensor,
     "nuplan": partial(_database, "nuplan"),
     "smarts": partial(_database, "smarts"),
     "scenarionet": _scenarionet,
 }
-NEEDS = {"av2": "pyarrow"}  # the package that writes the files of a reader
+if _PY123D_LOG.is_dir():
+    READERS["py123d"] = _py123d
+NEEDS = {
+    "av2": "pyarrow",
+    "av2_sensor": "pyarrow",
+    "py123d": "pyarrow",
+}  # the package that writes the files of a reader
 
 
 def fuzz_once(reader: str, seed: int, number: int, folder: Path) -> str:

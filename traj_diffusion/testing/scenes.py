@@ -20,8 +20,7 @@ from traj_diffusion.scene import (
     Routes,
     Scene,
 )
-
-SIZE = {AgentKind.VEHICLE: (4.5, 2.0, 1.6), AgentKind.PEDESTRIAN: (0.8, 0.8, 1.7), AgentKind.CYCLIST: (1.8, 0.8, 1.7)}
+from traj_diffusion.scene.kinds import USUAL_SIZE
 
 
 def make_map(polylines: Sequence[tuple[MapKind, int, np.ndarray]], successors: Sequence[Sequence[int]] = ()) -> Map:
@@ -69,7 +68,7 @@ def make_scene(
     time = (np.arange(steps) - current_index) * dt
     track = np.zeros((count, steps, 3))
     track[..., :2] = position[:, None, :] + velocity[:, None, :] * time[None, :, None]
-    size = np.array([SIZE[AgentKind(k)] for k in kinds], np.float32).reshape(count, 3)
+    size = np.array([USUAL_SIZE[AgentKind(k)] for k in kinds], np.float32).reshape(count, 3)
     agents = Agents(
         id=np.arange(1, count + 1, dtype=np.int64),
         kind=kinds,
