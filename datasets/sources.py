@@ -17,7 +17,17 @@ from traj_diffusion.errors import BadFile
 from traj_diffusion.scene import Scene
 
 # Modules of `readers`, asked in this order.
-READERS = ("archive", "womd", "womd_example", "gpudrive", "scenarionet", "av2", "nuplan", "smarts")
+READERS = (
+    "archive",
+    "womd",
+    "womd_example",
+    "gpudrive",
+    "scenarionet",
+    "av2",
+    "nuplan",
+    "smarts",
+    "opendrive",
+)
 BUNDLED = "bundled"
 HEAD_BYTES = 64 * 2**10
 MAX_LIST_BYTES = 64 * 2**20
