@@ -27,6 +27,8 @@ READERS = (
     "nuplan",
     "smarts",
     "opendrive",
+    "sumo_net",
+    "sumo_fcd",
 )
 BUNDLED = "bundled"
 HEAD_BYTES = 64 * 2**10
@@ -116,10 +118,16 @@ def read_head(path: Path) -> bytes:
         raise BadFile(f"{path}: cannot be read ({error.strerror or error})") from error
     if not head.startswith(b"\x1f\x8b"):
         return head
+    unpacked = b""
     try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
+        while head and len(unpacked) < HEAD_BYTES:  # SUMO writes its header as a gzip member of its own
+            member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            unpacked += member.decompress(head, HEAD_BYTES - len(unpacked))
+            head = member.unused_data
     except zlib.error as error:
-        raise BadFile(f"{path}: the gzip stream is damaged ({error})") from error
+        if not unpacked:
+            raise BadFile(f"{path}: the gzip stream is damaged ({error})") from error
+    return unpacked
 
 
 def _readers() -> list[ModuleType]:

@@ -18,9 +18,7 @@ def strip(left: Float64[np.ndarray, "P d"], right: Float64[np.ndarray, "Q d"]) -
     return shapely.make_valid(shapely.Polygon(ring)) if len(ring) > 2 else shapely.Polygon()
 
 
-def drivable_ground(
-    strips: Sequence[shapely.Geometry], junctions: Sequence[shapely.Geometry] = ()
-) -> shapely.Geometry:
+def drivable_ground(strips: Sequence[shapely.Geometry], junctions: Sequence[shapely.Geometry] = ()) -> shapely.Geometry:
     """Return lanes as one ground; within the hulls of junctions what lies between their lanes is paved as well."""
     whole = shapely.buffer(shapely.buffer(shapely.union_all(list(strips)), MEND), -MEND)
     if len(junctions):

@@ -41,9 +41,8 @@ MAX_SAMPLES = 4_000_000  # points of all lane limits
 NARROW = 0.1  # m, what never gets wider than this is no lane
 FAST = 22.0  # m/s, from where on a road is a freeway
 # `e_laneType`: where cars drive, and what is paved beside that.
-_DRIVING = frozenset(
-    "driving entry exit onRamp offRamp connectingRamp slipLane mwyEntry mwyExit bidirectional bus taxi HOV".split()
-)
+_RAMPS = {"entry", "exit", "onRamp", "offRamp", "connectingRamp", "slipLane", "mwyEntry", "mwyExit"}
+_DRIVING = {"driving", "bidirectional", "bus", "taxi", "HOV", *_RAMPS}
 _PAVED = _DRIVING | {"biking", "stop", "shoulder", "parking", "restricted"}
 _MARKS = {
     "solid": (LineType.SOLID_SINGLE_WHITE, LineType.SOLID_SINGLE_YELLOW),

@@ -126,11 +126,11 @@ def _road(element: Element) -> Road:
         roll=Cubics.of(element.findall("lateralProfile/superelevation")),
         offset=Cubics.of(element.findall("lanes/laneOffset")),
         types=tuple(
-            sorted((number(e, "s"), e.get("type", "unknown"), _limit(e.find("speed"))) for e in element.iterfind("type"))
+            sorted(
+                (number(e, "s"), e.get("type", "unknown"), _limit(e.find("speed"))) for e in element.iterfind("type")
+            )
         ),
-        sections=tuple(
-            _section(e, start, min(end, length)) for e, start, end in zip(found, starts, ends, strict=True)
-        ),
+        sections=tuple(_section(e, start, min(end, length)) for e, start, end in zip(found, starts, ends, strict=True)),
         links=links,
         element=element,
     )

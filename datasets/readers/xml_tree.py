@@ -3,7 +3,8 @@
 import gzip
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -30,31 +31,30 @@ def root_of(head: bytes) -> str | None:
     parser = expat.ParserCreate()
     parser.StartElementHandler = lambda name, attributes: names.append(name) if not names else None
     parser.StartDoctypeDeclHandler = _refuse
-    try:
+    with suppress(expat.ExpatError, ValueError, LookupError):  # damaged further on, or no XML at all
         parser.Parse(head)
-    except (expat.ExpatError, ValueError, LookupError):
-        pass  # damaged further on, or no XML at all
     return names[0] if names else None
 
 
 def read_stream(
     path: Path,
-    root: str,
+    root: str | None,
     start: Start,
     max_bytes: int,
     comment: Callable[[str], None] | None = None,
     end: Callable[[str], None] | None = None,
     text: Callable[[str], None] | None = None,
-) -> None:
+) -> Iterator[None]:
     """Call `start` with name and attributes of each element of a document, plain or gzip, in order.
 
-    Raises BadFile, also for what the handlers raise as ValueError.
+    `root` is the name that the first one must have, None for any. Yields after each piece of the file, so that what
+    was found can be used up. Raises BadFile, also for what the handlers raise as ValueError.
     """
     depth = 0
 
     def opened(name: str, attributes: dict[str, str]) -> None:
         nonlocal depth
-        if depth == 0 and name != root:
+        if depth == 0 and root not in (None, name):
             raise ValueError(f"its root is <{name[:40]}>, not <{root}>")
         depth += 1
         if depth > MAX_DEPTH:
@@ -76,33 +76,39 @@ def read_stream(
         parser.CommentHandler = comment
     if text is not None:
         parser.CharacterDataHandler = text
-    try:
-        with path.open("rb") as raw:
-            _feed(parser, raw, max_bytes)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadFile(f"{path}: cannot be read ({error})") from error
-    except expat.ExpatError as error:
-        raise BadFile(f"{path}: not readable XML ({error})") from error
-    except (ValueError, LookupError) as error:
-        line = parser.CurrentLineNumber
-        raise BadFile(f"{path}, line {line}: {said(error)}") from error
+    pieces = _pieces(path, max_bytes)
+    while True:
+        try:
+            piece, total = next(pieces)
+            parser.Parse(piece, not piece)
+            if total - parser.CurrentByteIndex > MAX_TOKEN + _CHUNK:
+                raise ValueError(f"a tag or comment is longer than {MAX_TOKEN:,} bytes")
+        except (OSError, EOFError, zlib.error) as error:
+            raise BadFile(f"{path}: cannot be read ({error})") from error
+        except expat.ExpatError as error:
+            raise BadFile(f"{path}: not readable XML ({error})") from error
+        except (ValueError, LookupError) as error:
+            raise BadFile(f"{path}, line {parser.CurrentLineNumber}: {said(error)}") from error
+        yield
+        if not piece:
+            return
 
 
-def _feed(parser: expat.XMLParserType, raw: BinaryIO, max_bytes: int) -> None:
-    zipped = raw.read(2) == b"\x1f\x8b"
-    raw.seek(0)
-    file = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if zipped else raw
-    total = 0
-    while chunk := file.read(_CHUNK):
-        total += len(chunk)
-        if total > max_bytes:
-            raise ValueError(f"it holds over {max_bytes:,} bytes; at most that many are read")
-        if zipped and total > max(_FREE, MAX_RATIO * raw.tell()):
-            raise ValueError(f"it unpacks to over {MAX_RATIO} times its size, which no such file does")
-        parser.Parse(chunk)
-        if total - parser.CurrentByteIndex > MAX_TOKEN + _CHUNK:
-            raise ValueError(f"a tag or comment is longer than {MAX_TOKEN:,} bytes")
-    parser.Parse(b"", True)
+def _pieces(path: Path, max_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """Yield a file unpacked, piece by piece with the bytes so far, and an empty piece at its end."""
+    with path.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        file = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if zipped else raw
+        total, piece = 0, b"-"
+        while piece:
+            piece = file.read(_CHUNK)
+            total += len(piece)
+            if total > max_bytes:
+                raise ValueError(f"it holds over {max_bytes:,} bytes; at most that many are read")
+            if zipped and total > max(_FREE, MAX_RATIO * raw.tell()):
+                raise ValueError(f"it unpacks to over {MAX_RATIO} times its size, which no such file does")
+            yield piece, total
 
 
 def read_tree(path: Path, root: str) -> Element:
@@ -124,7 +130,8 @@ def read_tree(path: Path, root: str) -> Element:
         if not content.isspace():
             builder.data(content)
 
-    read_stream(path, root, start, MAX_TREE_BYTES, end=end, text=text)
+    for _ in read_stream(path, root, start, MAX_TREE_BYTES, end=end, text=text):
+        pass
     return builder.close()
 
 
