@@ -29,6 +29,7 @@ READERS = (
     "opendrive",
     "sumo_net",
     "sumo_fcd",
+    "commonroad",
 )
 BUNDLED = "bundled"
 HEAD_BYTES = 64 * 2**10
