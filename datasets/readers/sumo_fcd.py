@@ -59,7 +59,7 @@ def read(path: Path) -> Iterator[Scene]:
     pieces = read_stream(path, "fcd-export", samples.start, MAX_BYTES, comment=samples.comment)
     for ended in itertools.chain((False for _ in pieces), [True]):
         while samples.complete(window, ended):
-            around = around or Surroundings(path, samples)
+            around = around or _around(path, samples)
             scene = _scene(path, samples, around, window, WINDOW)
             if scene is not None:
                 if pending is not None:
@@ -70,13 +70,20 @@ def read(path: Path) -> Iterator[Scene]:
         raise BadRecord(f"{path}, record 0: it holds no timestep")
     rest = samples.steps_from(window)
     if pending is None:
-        around = around or Surroundings(path, samples)
+        around = around or _around(path, samples)
         pending = _scene(path, samples, around, window, max(rest, 1), whole=True)
         if pending is None:
             raise BadRecord(f"{path}, record 0: nobody is in its timesteps")
     elif rest:
         pending = replace(pending, report=(*pending.report, ("steps at the end, too few for a window, dropped", rest)))
     yield pending
+
+
+def _around(path: Path, samples: Samples) -> Surroundings:
+    try:
+        return Surroundings(path, samples)
+    except BadFile as error:
+        raise BadFile(f"{path}: a file that it names or that lies beside it: {error}") from error
 
 
 @np.errstate(over="ignore", invalid="ignore")  # absurd values are `check_scene`'s to name

@@ -1,5 +1,6 @@
 """What SUMO's vehicles are: kinds and sizes by class, and the vehicle types of route files."""
 
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -66,8 +67,8 @@ class VehicleTypes:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if name == "vType" and "id" in attributes and len(self._stated) < MAX_TYPES:
             for key in ("length", "width", "height"):
-                if key in attributes and not 0 < float(attributes[key]) < 1000:
-                    raise ValueError(f"vType {attributes['id']!r}: {key} is {attributes[key]!r} m")
+                if key in attributes and not 0 < _number(attributes[key]) < 1000:
+                    raise ValueError(f"vType {attributes['id'][:40]!r}: {key} is {attributes[key][:40]!r} m")
             self._stated[attributes["id"]] = attributes
 
     def look_up(self, type_id: str, element: str) -> tuple[AgentKind, Size, bool]:
@@ -90,3 +91,10 @@ class VehicleTypes:
             float(given.get(key, value)) for key, value in zip(("length", "width", "height"), usual, strict=True)
         )
         return _KINDS.get(kind, AgentKind.VEHICLE), (size[0], size[1], size[2]), "length" in given and "width" in given
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
