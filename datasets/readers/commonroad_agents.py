@@ -130,8 +130,9 @@ def _position(state: Element, name: str) -> np.ndarray:
     element = state.find("position")
     if element is None:
         raise ValueError(f"obstacle {name}: a <{state.tag}> has no position")
-    if element.find("point") is not None:
-        return read_points([element.find("point")])[0]
+    point = element.find("point")
+    if point is not None:
+        return read_points([point])[0]
     corners = _corners(element)
     return np.append((corners.min(0) + corners.max(0)) / 2, 0.0)
 

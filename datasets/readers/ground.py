@@ -20,7 +20,7 @@ def strip(left: Float64[np.ndarray, "P d"], right: Float64[np.ndarray, "Q d"]) -
 
 def drivable_ground(strips: Sequence[shapely.Geometry], junctions: Sequence[shapely.Geometry] = ()) -> shapely.Geometry:
     """Return lanes as one ground; within the hulls of junctions what lies between their lanes is paved as well."""
-    whole = shapely.buffer(shapely.buffer(shapely.union_all(list(strips)), MEND), -MEND)
+    whole: shapely.Geometry = shapely.buffer(shapely.buffer(shapely.union_all(list(strips)), MEND), -MEND)
     if len(junctions):
         hulls = shapely.union_all([shapely.convex_hull(area) for area in junctions])
         closed = shapely.buffer(shapely.buffer(whole, CORNER), -CORNER)
@@ -53,11 +53,11 @@ def road_edges(
             continue
         polygon = shapely.geometry.polygon.orient(polygon)
         for ring in (polygon.exterior, *polygon.interiors):
-            line: shapely.Geometry = shapely.LineString(ring.coords)
+            pieces: list[shapely.Geometry] = [shapely.LineString(ring.coords)]
             if gap is not None:
-                line = shapely.line_merge(shapely.difference(line, gap), directed=True)
-            lines += [shapely.get_coordinates(part) for part in shapely.get_parts(line) if part.length > SHORTEST]
+                pieces = list(shapely.get_parts(shapely.line_merge(shapely.difference(pieces[0], gap), directed=True)))
+            lines += [shapely.get_coordinates(piece) for piece in pieces if shapely.length(piece) > SHORTEST]
     if z is None or not lines:
         return lines
-    tree = shapely.STRtree(shapely.points(z[:, :2]))
+    tree = shapely.STRtree(list(np.asarray(shapely.points(z[:, :2]))))
     return [np.column_stack([line, z[tree.nearest(shapely.points(line)), 2]]) for line in lines]

@@ -194,9 +194,9 @@ class _Builder:
                 middle = (t.get(name - (1 if name > 0 else -1), t[0]) + t[name]) / 2
                 if np.abs(t[name] - middle).max() * 2 > NARROW:
                     self._centre(road, (road.id, number, name), lane, s, road.at(s, middle))
-        for at, side, name in ((0, START, "predecessor"), (-1, END, "successor")):
+        for at, side, link in ((0, START, "predecessor"), (-1, END, "successor")):
             last = number == (0 if side == START else len(road.sections) - 1)
-            if last and name not in road.links:
+            if last and link not in road.links:
                 self.caps.append(np.stack([limits[max(t)][at, :2], limits[min(t)][at, :2]]))
 
     def _strip(self, road: Road, lane: Lane, inner: np.ndarray, outer: np.ndarray) -> None:

@@ -92,8 +92,8 @@ def read_curve(element: Element) -> Curve:
     parameters = {name: number(shape, name) for name in _PARAMETERS[shape.tag]}
     if shape.tag == "paramPoly3":
         parameters["normalized"] = float(shape.get("pRange", "normalized") != "arcLength")
-    numbers = [number(element, name) for name in ("s", "x", "y", "hdg", "length")]
-    return Curve(*numbers, shape=shape.tag, parameters=parameters)
+    s, x, y, heading, length = (number(element, name) for name in ("s", "x", "y", "hdg", "length"))
+    return Curve(s, x, y, heading, length, shape.tag, parameters)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def _begin_at(
     for name, lane in section.lanes.items():
         key = (road.id, number_, name)
         forward = road.forward(lane)
-        if key not in centres or (way in "+-" and (way == "+") != forward):
+        if key not in centres or (way in ("+", "-") and (way == "+") != forward):
             continue
         if ranges and not any(min(pair) <= name <= max(pair) for pair in ranges):
             continue
@@ -127,11 +127,11 @@ def _outline(element: Element, road: Road) -> np.ndarray | None:
         local = half * np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
         if not (half > 0).all():
             return None
-    s, t = number(element, "s"), number(element, "t")
-    if not 0 <= s <= road.length + 1:
-        raise ValueError(f"{place(element)}: s is {s}, its road is {road.length} m long")
-    origin = road.at(np.array([s]), np.array([t]))[0]
-    turn = float(road.line(np.array([s]))[1][0]) + number(element, "hdg", 0.0)
+    along = number(element, "s")
+    if not 0 <= along <= road.length + 1:
+        raise ValueError(f"{place(element)}: s is {along}, its road is {road.length} m long")
+    origin = road.at(np.array([along]), np.array([number(element, "t")]))[0]
+    turn = float(road.line(np.array([along]))[1][0]) + number(element, "hdg", 0.0)
     cos, sin = math.cos(turn), math.sin(turn)
     xy = origin[:2] + local @ np.array([[cos, sin], [-sin, cos]])
     return np.column_stack([xy, np.full(len(xy), origin[2])])
