@@ -28,6 +28,10 @@ READERS = (
     "py123d",
     "nuplan",
     "smarts",
+    "opendrive",
+    "sumo_net",
+    "sumo_fcd",
+    "commonroad",
 )
 BUNDLED = "bundled"
 HEAD_BYTES = 64 * 2**10
@@ -122,10 +126,16 @@ def read_head(path: Path) -> bytes:
         raise BadFile(f"{path}: cannot be read ({error.strerror or error})") from error
     if not head.startswith(b"\x1f\x8b"):
         return head
+    unpacked = b""
     try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
+        while head and len(unpacked) < HEAD_BYTES:  # SUMO writes its header as a gzip member of its own
+            member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            unpacked += member.decompress(head, HEAD_BYTES - len(unpacked))
+            head = member.unused_data
     except zlib.error as error:
-        raise BadFile(f"{path}: the gzip stream is damaged ({error})") from error
+        if not unpacked:
+            raise BadFile(f"{path}: the gzip stream is damaged ({error})") from error
+    return unpacked
 
 
 def _readers() -> list[Reader]:

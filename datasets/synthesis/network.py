@@ -1,18 +1,15 @@
 """A SUMO network file as plain Python: its lanes, connections, crossings, junctions and signals."""
 
-import gzip
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 from jaxtyping import Float64
 
+from traj_diffusion.datasets.readers.xml_tree import read_tree
 from traj_diffusion.errors import BadFile
-
-MAX_NET_BYTES = 200 * 2**20
 
 
 @dataclass(frozen=True)
@@ -64,28 +61,16 @@ class Network:
 
 
 def read_network(path: Path) -> Network:
-    """Return the network of a .net.xml or .net.xml.gz file. Raises BadFile."""
+    """Return the network of a .net.xml file, plain or gzip. Raises BadFile."""
+    root = read_tree(path, "net")
     try:
-        opener: Any = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rb") as file:
-            text = file.read(MAX_NET_BYTES + 1)
-        if len(text) > MAX_NET_BYTES:
-            raise BadFile(f"{path}: holds over {MAX_NET_BYTES:,} bytes; at most that many are read")
-        if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-            raise BadFile(f"{path}: declares entities; a SUMO network has none")
-        root = ElementTree.fromstring(text)
-        if root.tag != "net":
-            raise BadFile(f"{path}: its root is <{root.tag}>, not SUMO's <net>")
-        return _parse(root)
-    except BadFile:
-        raise
-    except FileNotFoundError:
-        raise BadFile(f"{path}: no such file") from None
-    except (ElementTree.ParseError, KeyError, ValueError, OSError, EOFError) as error:
+        return parse_network(root)
+    except (KeyError, ValueError) as error:
         raise BadFile(f"{path}: not a readable SUMO network ({type(error).__name__}: {error})") from error
 
 
-def _parse(root: ElementTree.Element) -> Network:
+def parse_network(root: ElementTree.Element) -> Network:
+    """Return the network of a parsed document. Raises KeyError or ValueError."""
     lanes: dict[str, NetLane] = {}
     edges: dict[str, list[str]] = {}
     ends: dict[str, tuple[str, str]] = {}

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from traj_diffusion.datasets.readers.xml_tree import root_of
+from traj_diffusion.datasets.sources import read_head
 from traj_diffusion.datasets.synthesis.demand import draw_demand
 from traj_diffusion.datasets.synthesis.layouts import Layout
 from traj_diffusion.datasets.synthesis.motion import humanise
@@ -24,6 +26,7 @@ WARM_UP = 25.0  # s
 ROUNDS = 4  # windows in time per run
 PAUSE = 5  # steps between windows in time
 ATTEMPTS = 5
+_OPENDRIVE_OPTIONS = ("--offset.disable-normalization", "--no-turnarounds.except-deadend", "--precision", "3")
 
 
 def scene_name(seed: int, network: int, window: int) -> str:
@@ -39,7 +42,7 @@ def synthesize(
     Scene i is window i % SCENES_PER_NETWORK of network i // SCENES_PER_NETWORK, named `sumo-<seed>-<network>-<window>`.
     A network depends on (seed, its number) alone, so split training from validation by networks: windows of one
     network share its streets and drivers. No agent at one time is in two scenes. One simulation runs per process.
-    With `net_file`, a SUMO network of one's own, all traffic drives there instead of on random streets.
+    With `net_file`, a SUMO network or OpenDRIVE map of one's own, all traffic drives there, not on random streets.
     Raises MissingExtra without SUMO, BadFile for a network file that cannot be read.
     """
     if seed < 0 or first < 0 or count < 0:
@@ -74,7 +77,7 @@ def _attempt(
     rounds = ROUNDS if net_file is None else SCENES_PER_NETWORK
     steps = rounds * (STEPS + PAUSE)
     with tempfile.TemporaryDirectory(prefix="traj-diffusion-") as folder:
-        net = net_file or _build_network(draw_layout(rng), Path(folder))
+        net = _own_network(net_file, Path(folder)) if net_file else _build_network(draw_layout(rng), Path(folder))
         network = read_network(net)
         drivable = drivable_area(network)
         parked = draw_parked(rng, network, drivable)
@@ -103,6 +106,15 @@ def _attempt(
         )
         for i in wanted
     ]
+
+
+def _own_network(file: Path, folder: Path) -> Path:
+    """Return a network file of one's own, or what netconvert makes of an OpenDRIVE map."""
+    if root_of(read_head(file)) != "OpenDRIVE":
+        return file
+    net = folder / "n.net.xml"
+    netconvert(["--opendrive-files", str(file), "-o", str(net), *_OPENDRIVE_OPTIONS])
+    return net
 
 
 def _build_network(layout: Layout, folder: Path) -> Path:

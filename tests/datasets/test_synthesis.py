@@ -223,9 +223,9 @@ def test_files_are_the_same_for_any_number_of_workers_and_runs_resume(tmp_path: 
 
 
 @pytest.mark.data
-def test_traffic_drives_on_a_network_of_ones_own(shared: Path) -> None:
-    net = shared / "data" / "sumo" / "fabriksgatan.net.xml"
-    (scene,) = synthesize(1, 0, 1, net_file=net)
+@pytest.mark.parametrize("name", ["sumo/fabriksgatan.net.xml", "opendrive/fabriksgatan.xodr"])
+def test_traffic_drives_on_a_map_of_ones_own(name: str, shared: Path) -> None:
+    (scene,) = synthesize(1, 0, 1, net_file=shared / "data" / name)
     report = coverage([scene])
     assert report["agents"] > 0
     assert report["out_of_order"]["overlapping"] == 0

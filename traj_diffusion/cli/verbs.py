@@ -88,7 +88,7 @@ def inspect(scenes: str, scene_id: str | None, picture: Path | None) -> None:
 @click.option("--seed", default=1, type=_SEED, show_default=True)
 @click.option("--out", type=_FOLDER, required=True, help="Folder for the scenes; those that are there are kept.")
 @click.option("--workers", default=2, type=_COUNT, show_default=True)
-@click.option("--map", "net_file", type=_FILE, help="A SUMO network of your own.")
+@click.option("--map", "net_file", type=_FILE, help="A SUMO network or OpenDRIVE map of your own.")
 def synthesize(scenes: int, seed: int, out: Path, workers: int, net_file: Path | None) -> None:
     """Simulate scenes with SUMO on random towns: `<id>.scene.npz` files. Needs the extra [sumo]."""
     from traj_diffusion.datasets.synthesis import write_scenes

@@ -30,6 +30,7 @@ from traj_diffusion.testing.foreign import (
     write_nuplan,
     write_smarts,
 )
+from traj_diffusion.testing.fuzzing_xml import XML_READERS
 from traj_diffusion.testing.mutations import mutate, mutate_document
 from traj_diffusion.testing.scenes import crossing, straight_road
 
@@ -294,6 +295,7 @@ READERS: dict[str, Callable[[np.random.Generator, Path], None]] = {
     "nuplan": partial(_database, "nuplan"),
     "smarts": partial(_database, "smarts"),
     "scenarionet": _scenarionet,
+    **XML_READERS,
 }
 if _PY123D_LOG.is_dir():
     READERS["py123d"] = _py123d
