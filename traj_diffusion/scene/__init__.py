@@ -5,8 +5,8 @@ from traj_diffusion.scene.csr import Csr
 from traj_diffusion.scene.files import load_scene, save_scene
 from traj_diffusion.scene.invariants import check_scene
 from traj_diffusion.scene.kinds import AgentKind, EdgeType, LaneType, LightState, LineType, MapKind, Origin
-from traj_diffusion.scene.observation import Observation, Step, check_observation
-from traj_diffusion.scene.policy import Plan, PlanRequest, Policy, WorldState
+from traj_diffusion.scene.observation import GivenFuture, Latency, Observation, Step, check_observation
+from traj_diffusion.scene.policy import Given, OutOfTime, Plan, PlanRequest, Policy, WorldState
 from traj_diffusion.scene.rollouts import Rollouts, rollouts_path
 from traj_diffusion.scene.scene import Agents, Lights, Links, Map, Routes, Scene
 
@@ -15,7 +15,10 @@ __all__ = [
     "Agents",
     "Csr",
     "EdgeType",
+    "Given",
+    "GivenFuture",
     "LaneType",
+    "Latency",
     "LightState",
     "Lights",
     "LineType",
@@ -24,6 +27,7 @@ __all__ = [
     "MapKind",
     "Observation",
     "Origin",
+    "OutOfTime",
     "Plan",
     "PlanRequest",
     "Policy",
