@@ -22,7 +22,7 @@ class Effort(NamedTuple):
     steps: int | None
     futures: int
 
-    def work(self, agents: int) -> float:
+    def work(self, agents: int) -> int:
         """Return what it costs, in units whose length `Pace` learns."""
         blocks = -(-self.futures // FUTURES_AT_ONCE)
         return (agents + OVERHEAD_AGENTS) * blocks * (OVERHEAD_STEPS + (self.steps or 1))
@@ -37,7 +37,7 @@ class Pace:
 
     unit: float | None = None
 
-    def after(self, work: float, took: float) -> "Pace":
+    def after(self, work: int, took: float) -> "Pace":
         """Return the estimate after that much work took that long."""
         found = took / work
         if self.unit is None or found >= self.unit:

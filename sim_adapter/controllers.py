@@ -26,10 +26,8 @@ class Controllers:
         for name, controller in controllers.items():
             if isinstance(controller, Policy):
                 self.policies[name] = controller
-            elif callable(controller):
-                self.callbacks[name] = controller
             else:
-                raise ValueError(f"controller {name!r} is a {type(controller).__name__}; a policy or a function fits")
+                self.callbacks[name] = controller
         self._assign = assign
 
     @property

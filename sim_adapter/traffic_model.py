@@ -91,7 +91,7 @@ class TrafficModel:
         commit: str | Commit = "sample",
         controllers: Mapping[str, Controller] = MappingProxyType({}),
         assign: Assign = NOBODY,
-        budget_ms: float | None = None,
+        budget_ms: float | int | None = None,
     ) -> None:
         for name, count in (("futures", futures), ("replan_every", replan_every)):
             if not isinstance(count, int) or count < 1:
