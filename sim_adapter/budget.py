@@ -78,17 +78,22 @@ def coasting(request: PlanRequest, old: Plan | None, chosen: int, elapsed: float
     """Return what can be had without time: one future in which agents go on by the old plan, or else as they move.
 
     `known` [A] are the rows of the state's agents in the old plan, -1 for those that cannot follow it; `elapsed` is its
-    age in steps, of which whole ones are used.
+    age in steps. Between two of its steps the way is straight.
     """
     plan = ConstantVelocity().plan(replace(request, futures=1, given=None))
     rows = np.flatnonzero(known >= 0)
-    first = int(elapsed)
-    if old is None or not len(rows) or first >= old.position.shape[3]:
+    first, share = int(elapsed), elapsed - int(elapsed)
+    rest = 0 if old is None else old.position.shape[3] - first - (share > 0)
+    if old is None or not len(rows) or rest < 1:
         return plan
-    rest = old.position.shape[3] - first
+
+    def onwards(values: np.ndarray) -> np.ndarray:
+        path = values[0, chosen, known[rows]]
+        return (1 - share) * path[:, first : first + rest] + share * path[:, -rest:]
+
     given = nothing(1, len(known), rest)
-    given.position[0, 0, rows] = old.position[0, chosen, known[rows], first:]
-    given.heading[0, 0, rows] = old.heading[0, chosen, known[rows], first:]
-    given.velocity[0, 0, rows] = old.velocity[0, chosen, known[rows], first:]
+    given.position[0, 0, rows] = onwards(old.position)
+    given.heading[0, 0, rows] = onwards(old.heading)
+    given.velocity[0, 0, rows] = onwards(old.velocity)
     given.valid[0, 0, rows] = True
     return laid_over(plan, given, "the plan before")

@@ -249,6 +249,5 @@ def _next(planned: Planned | None, now: Observation, dt: float, own: Mapping[int
         chosen=planned.chosen if planned is not None else 0,
         replanned=False,
         latency_ms=0.0,
-        latency=Latency(0.0, 0.0, 0.0, 0),
         warnings=(),
     )

@@ -88,17 +88,18 @@ def test_short_of_time_steps_go_first_and_then_futures(
     assert step.futures.position.shape[1] == done[1]
 
 
+@pytest.mark.parametrize("dt", [0.1, 0.04])
 def test_without_time_for_any_plan_the_last_one_goes_on_and_newcomers_keep_their_velocity(
-    monkeypatch: pytest.MonkeyPatch,
+    dt: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = Slow(Clock(monkeypatch), step_ms=1.0)
-    traffic, seen = begun(policy, 100.0)
+    traffic, seen = begun(policy, 100.0, dt=dt, replan_every=1)
     step = traffic.step(seen)
     assert step.replanned
     assert step.warnings == ()
     object.__setattr__(policy, "step_ms", 1000.0)
     asked = len(policy.asked)  # type: ignore[attr-defined]
-    for tick in range(1, 12):
+    for tick in range(1, 20):
         seen = obey(seen, step)
         if tick == 8:  # somebody enters in the middle of it
             fields = ("agent_id", "kind", "position", "heading", "velocity", "size", "is_controlled")
@@ -109,7 +110,7 @@ def test_without_time_for_any_plan_the_last_one_goes_on_and_newcomers_keep_their
         step = traffic.step(seen)
         assert step.latency_ms <= 100.0
         assert step.replanned is False
-        assert step.position[0, 0] == pytest.approx(10.0 * 0.1 * (tick + 1), abs=1e-4)
+        assert step.position[0, 0] == pytest.approx(10.0 * dt * (tick + 1), abs=1e-4)
     assert step.agent_id.tolist() == [1, 2, 77]
     assert step.position[2, :2] == pytest.approx(step.position[0, :2] + [0, 50], abs=1e-4)
     assert any("broken off, the last plan goes on" in warning or "no time" in warning for warning in step.warnings)

@@ -169,6 +169,9 @@ class Latency(NamedTuple):
     steps: int
 
 
+UNTIMED = Latency(0.0, 0.0, 0.0, 0)
+
+
 @dataclass(frozen=True)
 class Step:
     """Where the controlled agents are at `time`, in the order of the observation, and what may come after.
@@ -189,8 +192,8 @@ class Step:
     chosen: int
     replanned: bool  # whether the futures were sampled in this call
     latency_ms: float
-    latency: Latency  # of the last steps, this one included
     warnings: tuple[str, ...]
+    latency: Latency = UNTIMED  # of the last steps, this one included
 
 
 def check_observation(observation: Observation, where: str = "") -> Observation:
