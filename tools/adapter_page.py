@@ -46,17 +46,18 @@ def streaming(found: dict[str, Any]) -> str:
         return "Not measured yet.\n"
     lines = [
         f"`{found['policy']}` on {rows[0]['scenes']} held-out simulated scenes, {found['rollouts']} closed-loop runs "
-        f"of 8 s each, a new plan every 0.5 s. Bold: the fewest steps within {found['within']:.0%} of the best minADE.",
+        "of 8 s each, a new plan every 0.5 s. Spread: how far apart the 8 futures of one plan are after 8 s. Bold: the "
+        f"fewest steps within {found['within']:.0%} of the best minADE.",
         "",
-        "| steps | start | minADE, m | collision rate | jerk at the seam, m/s³ | CPU per plan, ms |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| steps | start | minADE, m | collision rate | jerk at the seam, m/s³ | spread, m | CPU per plan, ms |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         start = "noise" if row["start"] is None else f"last plan at t = {row['start']:g}"
         bold = "**" if row["chosen"] else ""
         lines.append(
             f"| {bold}{row['steps']}{bold} | {bold}{start}{bold} | {row['min_ade']:.3f} | "
-            f"{row['collision_rate']:.3f} | {row['seam_jerk']:.1f} | {row['cpu_ms']:.0f} |"
+            f"{row['collision_rate']:.3f} | {row['seam_jerk']:.1f} | {row['spread']:.2f} | {row['cpu_ms']:.0f} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -77,7 +77,7 @@ def test_a_start_with_little_noise_stays_near_the_last_plan_and_one_from_pure_no
     request = request_of(policy, crossing())
     first = policy.plan(request)
     later = replace(request, previous=first, followed=np.zeros(2, np.int32), tick=10)
-    cold = DiffusionPolicy(model, "random", 2).plan(later)
+    cold = DiffusionPolicy(model, "random", 2, None).plan(later)
     assert np.allclose(policy.plan(later).position, cold.position, atol=1e-4), "at t = 1 nothing is left of the plan"
     warm = DiffusionPolicy(model, "random", 2, 0.5).plan(later)
     assert not np.allclose(warm.position, cold.position, atol=1e-2)
@@ -90,7 +90,7 @@ def test_a_warm_closed_loop_is_repeatable_and_more_rollouts_leave_the_first_as_t
     runs = [rollout(crossing(), policy, rollouts=n, futures=k, seconds=1.2) for n, k in ((2, 1), (2, 1), (3, 2))]
     assert np.array_equal(runs[0].position, runs[1].position)
     assert np.array_equal(runs[0].position, runs[2].position[:2])
-    assert policy.fingerprint != DiffusionPolicy(model, "random", 2).fingerprint
+    assert policy.fingerprint != DiffusionPolicy(model, "random", 2, None).fingerprint
 
 
 def test_a_warm_start_lies_within_the_schedule(model: TrafficDiffusion) -> None:

@@ -46,7 +46,7 @@ from traj_diffusion.scene import Map, OutOfTime, Plan, PlanRequest, Scene, World
 
 DEFAULT_STEPS = 4
 # How noisy the last plan is made before the next one starts from it, as a share of the schedule's time; None: every
-# plan starts from noise. docs/adapter.md has the table behind both defaults.
+# plan starts from noise. docs/adapter.md has a table of both, and why the start is cold.
 DEFAULT_WARM: float | None = None
 # Futures are denoised in blocks of this many, the last one filled up: a row's last bits depend on the shape of its
 # batch, and nobody's future may depend on how many others are asked for. It bounds memory too.
@@ -237,6 +237,7 @@ class DiffusionPolicy:
         block: Sequence[tuple[int, int]],
     ) -> Float[Tensor, "b A k 3"]:
         """Return x0 of these (world, future) pairs."""
+        began = time.perf_counter()
         prepared = {world: self._encode_world(c, context, world) for world in sorted({world for world, _ in block})}
         filled = [*block, *[block[-1]] * (BLOCK - len(block))]
         scenes = Prepared.stack([prepared[world] for world, _ in filled])
@@ -249,7 +250,7 @@ class DiffusionPolicy:
 
         denoise = as_denoiser(network, self.model.config.parameterisation, self._schedule)
         if walk.deadline is not None:
-            denoise = _in_time(denoise, walk.deadline)
+            denoise = _in_time(denoise, walk.deadline, time.perf_counter() - began)
         x_T = of_block(walk.x_T)
         if walk.known is None or walk.is_known is None:
             x0 = sample(denoise, x_T, self._schedule, walk.grid, Ddim())
@@ -294,9 +295,11 @@ class DiffusionPolicy:
         return torch.from_numpy(drawn).reshape(*shape, knots, ACTION)
 
 
-def _in_time(denoise: Denoiser, deadline: float) -> Denoiser:
-    """Return the denoiser, which raises OutOfTime when a further evaluation, as long as the last, would be late."""
-    last = 0.0
+def _in_time(denoise: Denoiser, deadline: float, last: float) -> Denoiser:
+    """Return the denoiser, which raises OutOfTime when a further evaluation, as long as the last, would be late.
+
+    `last` [s] is expected of the first one: encoding a scene takes about as long.
+    """
 
     def timed(x_t: Tensor, t: Tensor) -> Tensor:
         nonlocal last

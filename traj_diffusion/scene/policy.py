@@ -78,7 +78,8 @@ class PlanRequest:
 
     Policies that can, sample futures that fit those `given`, start from the `previous` plan, whose future `followed`
     each world has been on, take no more than `steps` denoising steps, and raise OutOfTime rather than answer after the
-    `deadline`, a moment of time.perf_counter().
+    `deadline`, a moment of time.perf_counter(). A policy that knows steps tells how many it usually takes by an
+    attribute `steps`; otherwise it is asked only for fewer futures when time is short.
     """
 
     context: Any
