@@ -20,7 +20,12 @@ class Motion(NamedTuple):
     velocity: Float32[np.ndarray, "A 2"]
 
 
-def between(start: Motion, end: Motion, seconds: float, share: float) -> Motion:
+def between(
+    start: Motion,
+    end: Motion,
+    seconds: float | Float64[np.ndarray, " A"],
+    share: float | Float64[np.ndarray, " A"],
+) -> Motion:
     """Return the states at `share` in [0, 1] of the `seconds` from `start` to `end`.
 
     The body turns at a constant rate, the short way round, and its velocity, as it itself sees it (forward and to its
@@ -32,10 +37,10 @@ def between(start: Motion, end: Motion, seconds: float, share: float) -> Motion:
     first = _complex(start.velocity) * np.exp(-1j * before)
     last = _complex(end.velocity) * np.exp(-1j * after)
 
-    def velocity(at: float) -> np.ndarray:
+    def velocity(at: float | np.ndarray) -> np.ndarray:
         return (first + (last - first) * at) * np.exp(1j * (before + turn * at))
 
-    def moved(until: float) -> np.ndarray:
+    def moved(until: float | np.ndarray) -> np.ndarray:
         pieces = [weight * velocity(until * node) for node, weight in zip(_NODES, _WEIGHTS, strict=True)]
         total: np.ndarray = np.sum(pieces, axis=0) * until * seconds
         return total

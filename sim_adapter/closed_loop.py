@@ -82,7 +82,8 @@ def rollout(
             began = time.perf_counter()
             if plan is not None:
                 following = Following.of(worlds.state.agent_id, plan, chosen, float(step - planned_at))
-            plan = policy.plan(PlanRequest(context, worlds.state, futures, step, seed, numbers, plan))
+            followed = None if plan is None else chosen
+            plan = policy.plan(PlanRequest(context, worlds.state, futures, step, seed, numbers, plan, followed))
             spent += time.perf_counter() - began
             first_plan = first_plan or plan
             chosen = chosen_future(choose, Choice(plan, worlds.state, driven, ground, following))

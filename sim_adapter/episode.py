@@ -1,5 +1,6 @@
 """What `TrafficModel` knows from one tick to the next, and what it holds observations and plans to."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from jaxtyping import Int64
 from traj_diffusion.errors import BadInput, HostError
 from traj_diffusion.scene import Observation, Plan, PlanRequest, Step, WorldState
 from traj_diffusion.sim_adapter.between import Motion, between
+from traj_diffusion.sim_adapter.budget import Pace
 from traj_diffusion.sim_adapter.commit import Ground
 from traj_diffusion.sim_adapter.history import SNAP
 
@@ -60,9 +62,10 @@ class Episode:
     """All that a tick needs to know of those before. Never changed, only replaced: a fork shares it."""
 
     ground: Ground
-    context: Any
+    contexts: Mapping[str, Any]  # what each controller's policy remembers of the map
     began: float
     seen: tuple[Observation, ...]
+    pace: Pace
     steps: int = 0
     planned: Planned | None = None
     put: Step | None = None
@@ -102,19 +105,19 @@ def recent(seen: tuple[Observation, ...], seconds: float) -> tuple[Observation, 
     return seen[old[-1] if old else 0 :]
 
 
-def astray(put: Step | None, now: Observation) -> tuple[str, ...]:
-    """Return a warning for each agent that the host shows elsewhere than it was put."""
+def astray(put: Step | None, now: Observation) -> dict[int, str]:
+    """Return a warning for each agent that the host shows elsewhere than it was put, by agent."""
     if put is None or abs(put.time - now.time) > SNAP:
-        return ()
+        return {}
     driven = now.agent_id[now.is_controlled]
     _, rows, at = np.intersect1d(put.agent_id, driven, assume_unique=True, return_indices=True)
     place = now.position[now.is_controlled][at]
     off = np.linalg.norm((put.position[rows] - place)[:, :2], axis=-1)
-    return tuple(
-        f"agent {put.agent_id[row]} is {gap:.1f} m from where it was put for {now.time:.2f} s; planned anew"
-        for row, gap in zip(rows, off, strict=True)
+    return {
+        int(agent): f"agent {agent} is {gap:.1f} m from where it was put for {now.time:.2f} s; planned anew"
+        for agent, gap in zip(put.agent_id[rows], off, strict=True)
         if gap > ASTRAY
-    )
+    }
 
 
 def check_plan(plan: Plan, request: PlanRequest, dt: float, who: str) -> None:

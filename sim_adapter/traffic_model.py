@@ -5,39 +5,35 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, NamedTuple
+from types import MappingProxyType, TracebackType
+from typing import Any
 
 import numpy as np
 
 from traj_diffusion.errors import HostError
 from traj_diffusion.scene import (
     AgentKind,
+    Latency,
     Map,
     Observation,
-    PlanRequest,
     Policy,
     Scene,
     Step,
     check_observation,
+    check_scene,
 )
 from traj_diffusion.sim_adapter.between import Motion
 from traj_diffusion.sim_adapter.closed_loop import REPLAN_EVERY
-from traj_diffusion.sim_adapter.commit import Choice, Commit, Following, Ground, chosen_future, commit_rule
-from traj_diffusion.sim_adapter.episode import Episode, Planned, astray, check_plan, follow, recent
-from traj_diffusion.sim_adapter.history import GRID, SNAP, recorded, scene_of, world_state
+from traj_diffusion.sim_adapter.commit import Commit, Ground, commit_rule
+from traj_diffusion.sim_adapter.controllers import Assign, Controller, Controllers
+from traj_diffusion.sim_adapter.episode import Episode, Planned, follow, recent
+from traj_diffusion.sim_adapter.given import next_given
+from traj_diffusion.sim_adapter.history import GRID, recorded, scene_of
+from traj_diffusion.sim_adapter.planning import Planner
 
 SHORTEST_DT, LONGEST_DT = 0.001, 0.5  # s
-LATENCIES_KEPT = 4096
-
-
-class Latency(NamedTuple):
-    """How long `step` took [ms]: percentiles over the last `steps` steps."""
-
-    p50: float
-    p95: float
-    p99: float
-    steps: int
+LATENCIES_KEPT = 1024
+NOBODY: Mapping[int, str] = MappingProxyType({})
 
 
 class TrafficModel:
@@ -65,10 +61,19 @@ class TrafficModel:
       up. One that leaves is forgotten with its last second; if its id comes back, the time between is marked invalid.
       One that is not controlled (the ego, the host's own) is context: the traffic reacts to it. One that becomes
       controlled goes on from its observed state.
+    - **Given futures.** Any agent's future may be given with an observation (`Observation.given`): the others are
+      sampled to fit it at the next planning. A controlled agent is put exactly there, from this tick on.
+    - **Controllers.** `controllers` are further policies and functions by name, `assign` says which of them drives an
+      agent (None: the traffic's own policy). All are asked within one tick: the futures of agents that other policies
+      drive are given to the traffic's own. A function says where its agent is `dt` later, at every tick; it must give
+      the same answer to the same question, or forks and repetitions will differ.
     - **Map.** Given once at `reset`, as a Map, or as a Scene, whose history before its current index and whose routes
       are then known too (the observation is of the current index). None is no map. Signals come with each observation.
     - **Chance.** Noise is keyed by (seed, agent id, tenth of a second since reset, future): the same calls give the
-      same bits, and more futures leave the first ones as they were.
+      same bits, and more futures leave the first ones as they were. Not so with a budget, where time decides.
+    - **Budget.** With `budget_ms` a step takes fewer denoising steps, then fewer futures, when what planning took
+      before says that all will not be done in time; if nothing will, the last plan goes on, and who has none keeps its
+      velocity. `Step.warnings` tell. `reset` then plans twice, to learn what a plan costs.
     - **Faults.** An observation that cannot be, alone (BadInput) or after the one before (HostError), is refused in one
       line naming tick and agent, and then nothing has happened: the next step may show the corrected one. An agent
       that is really put elsewhere is left out for one tick.
@@ -84,19 +89,29 @@ class TrafficModel:
         dt: float = GRID,
         replan_every: int = REPLAN_EVERY,
         commit: str | Commit = "sample",
+        controllers: Mapping[str, Controller] = MappingProxyType({}),
+        assign: Assign = NOBODY,
+        budget_ms: float | int | None = None,
     ) -> None:
         for name, count in (("futures", futures), ("replan_every", replan_every)):
             if not isinstance(count, int) or count < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {count!r}")
         if not SHORTEST_DT <= dt <= LONGEST_DT:
             raise ValueError(f"dt must be {SHORTEST_DT} to {LONGEST_DT} s, not {dt!r}")
+        if budget_ms is not None and not budget_ms > 0:
+            raise ValueError(f"budget_ms must be positive, not {budget_ms!r}")
         self.dt = float(dt)
-        self._policy = policy
-        self._futures = futures
-        self._seed = seed
-        self._replan_every = replan_every
         self._commit = commit
-        self._choose = commit_rule(commit)
+        self._planner = Planner(
+            policy=policy,
+            controllers=Controllers(controllers, assign),
+            futures=futures,
+            seed=seed,
+            dt=self.dt,
+            replan_every=replan_every,
+            choose=commit_rule(commit),
+            budget_ms=None if budget_ms is None else float(budget_ms),
+        )
         self._episode: Episode | None = None
         self._closed = False
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
@@ -104,15 +119,18 @@ class TrafficModel:
     @property
     def metadata(self) -> Mapping[str, Any]:
         """What this traffic is made of and what it needs; plain values. Times in seconds."""
+        planner = self._planner
         return {
-            "policy": self._policy.name,
-            "history": (self._policy.history_steps - 1) * GRID,
+            "policy": planner.policy.name,
+            "controllers": planner.controllers.names,
+            "history": (planner.history_steps - 1) * GRID,
             "dt": self.dt,
             "plan_dt": GRID,
-            "replan_every": self._replan_every,
-            "futures": self._futures,
+            "replan_every": planner.replan_every,
+            "futures": planner.futures,
             "commit": self._commit if isinstance(self._commit, str) else "callback",
-            "seed": self._seed,
+            "seed": planner.seed,
+            "budget_ms": planner.budget_ms,
             "kinds": [kind.name for kind in AgentKind],
         }
 
@@ -124,13 +142,15 @@ class TrafficModel:
         self._open()
         check_observation(observation, f"reset at {observation.time} s")
         if isinstance(scene_or_map, Scene):
-            scene = scene_or_map.history_only()
-            past = recorded(scene, observation.time, self._policy.history_steps)
+            scene = check_scene(scene_or_map.history_only())
+            past = recorded(scene, observation.time, self._planner.history_steps)
         else:
-            scene = scene_of(scene_or_map if scene_or_map is not None else Map.empty(), observation)
+            scene = check_scene(scene_of(scene_or_map if scene_or_map is not None else Map.empty(), observation))
             past = ()
-        context = self._policy.encode(scene)
-        self._episode = Episode(Ground(scene.map), context, observation.time, (*past, observation))
+        seen = (*past, observation)
+        contexts = self._planner.encode(scene)
+        pace = self._planner.practised(contexts, seen)
+        self._episode = Episode(Ground(scene.map), contexts, observation.time, seen, pace)
         self._latencies.clear()
 
     def step(self, observation: Observation) -> Step:
@@ -145,18 +165,25 @@ class TrafficModel:
         where = f"tick {episode.steps}, {observation.time} s"
         check_observation(observation, where)
         seen = follow(episode, observation, where)
-        planned, replanned, warnings = self._plan(episode, seen, where)
-        step = _next(planned, observation, self.dt, replanned, warnings)
-        latency = 1e3 * (time.perf_counter() - began)
-        step = replace(step, latency_ms=latency)
+        outcome = self._planner.plan(episode, seen, began, where)
+        moment, controllers = observation.time + self.dt, self._planner.controllers
+        own = next_given(observation, moment)
+        own = controllers.called(observation, controllers.rows(observation, where), self.dt, where) | own
+        step = _next(outcome.planned, observation, self.dt, own)
+        took = 1e3 * (time.perf_counter() - began)
+        latency, warnings, budget = _latency((*self._latencies, took)), outcome.warnings, self._planner.budget_ms
+        if budget is not None and took > budget:
+            warnings += (f"budget of {budget:g} ms: this step took {took:.0f} ms",)
+        step = replace(step, replanned=outcome.new, latency_ms=took, latency=latency, warnings=warnings)
         self._episode = replace(
             episode,
-            seen=recent(seen, (self._policy.history_steps - 1) * GRID),
+            seen=recent(seen, (self._planner.history_steps - 1) * GRID),
+            pace=outcome.pace,
             steps=episode.steps + 1,
-            planned=planned,
+            planned=outcome.planned,
             put=step,
         )
-        self._latencies.append(latency)
+        self._latencies.append(took)
         return step
 
     def fork(self) -> "TrafficModel":
@@ -173,8 +200,7 @@ class TrafficModel:
         """Return how long the last steps took."""
         if not self._latencies:
             raise HostError("no step has been taken since reset, so there is no latency to report")
-        p50, p95, p99 = (float(value) for value in np.percentile(self._latencies, (50, 95, 99)))
-        return Latency(p50, p95, p99, len(self._latencies))
+        return _latency(tuple(self._latencies))
 
     def close(self) -> None:
         """Let go of map and history. Closing twice is fine; anything else after it is an error."""
@@ -193,49 +219,24 @@ class TrafficModel:
             raise HostError("this traffic is closed; make another TrafficModel")
         return self._episode
 
-    def _plan(
-        self, episode: Episode, seen: tuple[Observation, ...], where: str
-    ) -> tuple[Planned | None, bool, tuple[str, ...]]:
-        """Return the plan to follow, whether it is new, and what the host should know."""
-        now, old = seen[-1], episode.planned
-        driven = now.agent_id[now.is_controlled]
-        if not len(driven):
-            return None, False, ()
-        tick = int((now.time - episode.began + SNAP) / GRID)
-        warnings = astray(episode.put, now)
-        if old is not None:
-            followed = np.intersect1d(old.followed, driven, assume_unique=True)
-            goes_on = (
-                not warnings
-                and len(followed) == len(driven)
-                and tick < old.tick + self._replan_every
-                and now.time + self.dt <= old.end + SNAP
-            )
-            if goes_on:
-                return replace(old, followed=followed), False, ()
-        state = world_state(seen, self._policy.history_steps)
-        world = np.zeros(1, np.int32)
-        request = PlanRequest(
-            episode.context, state, self._futures, tick, self._seed, world, None if old is None else old.plan
-        )
-        plan = self._policy.plan(request)
-        check_plan(plan, request, self.dt, f"{where}: policy {self._policy.name}")
-        following = None
-        if old is not None:
-            chosen = np.array([old.chosen], np.int32)
-            following = Following.of(old.state.agent_id, old.plan, chosen, (now.time - old.time) / old.plan.dt)
-        choice = Choice(plan, state, now.is_controlled, episode.ground, following)
-        picked = int(chosen_future(self._choose, choice)[0])
-        return Planned(plan, picked, now.time, tick, state, driven), True, warnings
+
+def _latency(took: tuple[float, ...]) -> Latency:
+    p50, p95, p99 = (float(value) for value in np.percentile(took, (50, 95, 99)))
+    return Latency(p50, p95, p99, len(took))
 
 
-def _next(planned: Planned | None, now: Observation, dt: float, new: bool, warnings: tuple[str, ...]) -> Step:
+def _next(planned: Planned | None, now: Observation, dt: float, own: Mapping[int, Motion]) -> Step:
+    """Return where the controlled agents are next: by the plan, but `own` ones where that says."""
     driven = now.agent_id[now.is_controlled]
     everyone = planned.state.agent_id if planned is not None else now.agent_id[:0]
     order = np.argsort(everyone)
     rows = order[np.searchsorted(everyone, driven, sorter=order)] if planned is not None else order
-    nobody = Motion(np.zeros((0, 3)), np.zeros(0, np.float32), np.zeros((0, 2), np.float32))
-    motion = planned.at(now.time + dt, rows) if planned is not None else nobody
+    motion = Motion(np.zeros((0, 3)), np.zeros(0, np.float32), np.zeros((0, 2), np.float32))
+    if planned is not None:
+        motion = Motion(*(np.array(part) for part in planned.at(now.time + dt, rows)))
+    for row, agent in enumerate(driven.tolist()):
+        if agent in own:
+            motion.position[row], motion.heading[row], motion.velocity[row] = (part[0] for part in own[agent])
     return Step(
         time=now.time + dt,
         agent_id=driven,
@@ -246,7 +247,7 @@ def _next(planned: Planned | None, now: Observation, dt: float, new: bool, warni
         futures_id=everyone,
         futures_time=planned.time if planned is not None else now.time,
         chosen=planned.chosen if planned is not None else 0,
-        replanned=new,
+        replanned=False,
         latency_ms=0.0,
-        warnings=warnings,
+        warnings=(),
     )

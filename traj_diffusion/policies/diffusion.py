@@ -1,6 +1,7 @@
 """The diffusion policy: conditioning from the simulated state, joint actions from noise, futures through kinematics."""
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor
 
 from traj_diffusion.datasets.conditioning import (
@@ -27,8 +28,10 @@ from traj_diffusion.datasets.conditioning import (
 from traj_diffusion.diffusion import (
     Ddim,
     Denoiser,
+    add_noise,
     as_denoiser,
     initial_noise,
+    inpaint,
     keyed_normal,
     make_schedule,
     sample,
@@ -38,9 +41,14 @@ from traj_diffusion.errors import BadScene
 from traj_diffusion.geometry import to_world
 from traj_diffusion.kinematics import ACTION, DT, decode
 from traj_diffusion.model import Prepared, TrafficDiffusion, find_checkpoint, load_checkpoint
-from traj_diffusion.scene import Map, Plan, PlanRequest, Scene, WorldState
+from traj_diffusion.policies.inpainting import given_actions
+from traj_diffusion.policies.streaming import Memory, carried_over
+from traj_diffusion.scene import Map, OutOfTime, Plan, PlanRequest, Scene, WorldState
 
 DEFAULT_STEPS = 4
+# How noisy the last plan is made before the next one starts from it, as a share of the schedule's time; None: every
+# plan starts from noise. docs/adapter.md has a table of both, and why the start is cold.
+DEFAULT_WARM: float | None = None
 # Futures are denoised in blocks of this many, the last one filled up: a row's last bits depend on the shape of its
 # batch, and nobody's future may depend on how many others are asked for. It bounds memory too.
 BLOCK = 8
@@ -57,6 +65,18 @@ class EncodedScene:
     tokens: Tensor
     scene: Scene
     row_of: dict[int, int]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The way from noise to actions for all worlds and futures: where it starts, what it visits, what is known."""
+
+    x_T: Float[Tensor, "R K A k 3"]
+    eps: Float[Tensor, "R K A k 3"]
+    grid: Shaped[Tensor, " times"]
+    known: Float[Tensor, "R K A k 3"] | None = None  # x0 where `is_known`
+    is_known: Bool[Tensor, "R K A k 3"] | None = None
+    deadline: float | None = None
 
 
 @contextmanager
@@ -77,14 +97,18 @@ def single_threaded() -> Iterator[int]:
 class DiffusionPolicy:
     """Joint futures of all agents from a trained denoiser. Keeps nothing between calls."""
 
-    def __init__(self, model: TrafficDiffusion, name: str, steps: int = DEFAULT_STEPS) -> None:
+    def __init__(
+        self, model: TrafficDiffusion, name: str, steps: int = DEFAULT_STEPS, warm: float | None = DEFAULT_WARM
+    ) -> None:
         if steps < 1:
             raise ValueError(f"a plan takes at least one denoising step, not {steps}")
+        if warm is not None and not 0 < warm <= 1:
+            raise ValueError(f"a warm start lies in (0, 1], a share of the schedule's time, not at {warm}")
         self.model = model
         self.steps = steps
+        self.warm = warm
         self._name = name
         self._schedule = make_schedule(model.config.schedule)
-        self._grid = uniform_grid(self._schedule, steps)
 
     @property
     def name(self) -> str:
@@ -93,8 +117,9 @@ class DiffusionPolicy:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of weights and denoising steps, by which policies of one name differ."""
-        digest = hashlib.sha256(str(self.steps).encode())
+        """Digest of weights, denoising steps and warm start, by which policies of one name differ."""
+        started = "" if self.warm is None else f" {self.warm}"
+        digest = hashlib.sha256(f"{self.steps}{started}".encode())
         for weight in self.model.state_dict().values():
             digest.update(weight.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -142,12 +167,30 @@ class DiffusionPolicy:
         with single_threaded() as threads:
             c = self.condition(request)
             pairs = [(world, future) for world in range(c.valid.shape[0]) for future in range(request.futures)]
-            noise = self._noise(request).to(self.device)
+            walk = self._walk(c, request)
             blocks = [pairs[first : first + BLOCK] for first in range(0, len(pairs), BLOCK)]
             with ThreadPoolExecutor(min(threads, len(blocks))) as pool:
-                done = list(pool.map(lambda block: self._denoise_block(c, request.context, noise, block), blocks))
-            x0 = torch.cat(done).unflatten(0, noise.shape[:2])
-            return self._futures(c, request, self.model.denormalise(x0.transpose(1, 2), c.kind).transpose(1, 2))
+                done = list(pool.map(lambda block: self._denoise_block(c, request.context, walk, block), blocks))
+            x0 = torch.cat(done).unflatten(0, walk.eps.shape[:2])
+            return self._futures(c, request, x0)
+
+    def _walk(self, c: Conditioning, request: PlanRequest) -> Walk:
+        """Return where denoising starts: at noise, or at the last plan moved on and noised again; and what is given."""
+        schedule, eps = self._schedule, self._noise(request).to(self.device)
+        steps = self.steps if request.steps is None else max(min(self.steps, request.steps), 1)
+        known = is_known = None
+        if request.given is not None and request.given.valid.any():
+            action, supported = given_actions(request.given, c, request.context.origin, eps.shape[3])
+            known = self.model.normalise(action.transpose(1, 2), c.kind).transpose(1, 2)
+            is_known = supported[..., None].expand_as(known)
+        carried = None if self.warm is None else carried_over(request)
+        if carried is None or self.warm is None:
+            grid, x_T = uniform_grid(schedule, steps), self.start(eps)
+        else:
+            start = self.warm * schedule.t_max
+            grid = uniform_grid(schedule, steps, max(round(start), steps - 1) if schedule.discrete else start)
+            x_T = add_noise(carried[:, None].expand_as(eps).contiguous(), eps, grid[0].to(eps.device), schedule)
+        return Walk(x_T, eps, grid, known, is_known, request.deadline)
 
     def condition(self, request: PlanRequest) -> Conditioning:
         """Return what the network sees of the request's state."""
@@ -196,32 +239,52 @@ class DiffusionPolicy:
         self,
         c: Conditioning,
         context: EncodedScene,
-        noise: Float[Tensor, "R K A k 3"],
+        walk: Walk,
         block: Sequence[tuple[int, int]],
     ) -> Float[Tensor, "b A k 3"]:
         """Return x0 of these (world, future) pairs."""
+        began = time.perf_counter()
         prepared = {world: self._encode_world(c, context, world) for world in sorted({world for world, _ in block})}
         filled = [*block, *[block[-1]] * (BLOCK - len(block))]
         scenes = Prepared.stack([prepared[world] for world, _ in filled])
-        eps = torch.stack([noise[world, future] for world, future in filled])
+
+        def of_block(value: Tensor) -> Tensor:
+            return torch.stack([value[world, future] for world, future in filled])
 
         def network(x_t: Tensor, t: Tensor) -> Tensor:
             return self.model(x_t[:, :, None], t[:, None, None].expand(*x_t.shape[:2], 1), scenes)[:, :, 0]
 
-        return self.denoise(network, self.start(eps))[: len(block)]
+        if walk.deadline is not None:
+            network = _in_time(network, walk.deadline, time.perf_counter() - began)
+        x_T = of_block(walk.x_T)
+        if walk.known is None or walk.is_known is None:
+            return self.denoise(network, x_T, walk.grid)[: len(block)]
+        # One noise for all levels, as on the way that DDIM itself takes to the same end.
+        eps, known, is_known = of_block(walk.eps), of_block(walk.known), of_block(walk.is_known)
+        denoise = as_denoiser(network, self.model.config.parameterisation, self._schedule)
+        x0 = inpaint(denoise, x_T, self._schedule, walk.grid, Ddim(), lambda draw, shape: eps, known, is_known)
+        return x0[: len(block)]
 
     def start(self, eps: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Return x_T, from which sampling starts, of unit noise."""
         return initial_noise(eps, self._schedule)
 
-    def denoise(self, network: Denoiser, x_T: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Return x0 by this policy's sampler, from a network (x_t, t) -> prediction; t is [first axis of x_t]."""
-        denoise = as_denoiser(network, self.model.config.parameterisation, self._schedule)
-        return sample(denoise, x_T, self._schedule, self._grid, Ddim())
+    def denoise(
+        self, network: Denoiser, x_T: Float[Tensor, "*shape"], grid: Tensor | None = None
+    ) -> Float[Tensor, "*shape"]:
+        """Return x0 by this policy's sampler, from a network (x_t, t) -> prediction; t is [first axis of x_t].
 
-    def _futures(self, c: Conditioning, request: PlanRequest, action: Float[Tensor, "R K A k 3"]) -> Plan:
-        """Return where physical actions lead, in world coordinates."""
+        The grid of noise levels is that of the policy's steps unless another is given.
+        """
+        denoise = as_denoiser(network, self.model.config.parameterisation, self._schedule)
+        if grid is None:
+            grid = uniform_grid(self._schedule, self.steps)
+        return sample(denoise, x_T, self._schedule, grid, Ddim())
+
+    def _futures(self, c: Conditioning, request: PlanRequest, x0: Float[Tensor, "R K A k 3"]) -> Plan:
+        """Return where normalised actions lead, in world coordinates."""
         state, futures = request.state, request.futures
+        action = self.model.denormalise(x0.transpose(1, 2), c.kind).transpose(1, 2)
 
         def per_future(value: Tensor) -> Tensor:
             return value[:, None].expand(-1, futures, *(-1,) * (value.ndim - 1))
@@ -235,7 +298,8 @@ class DiffusionPolicy:
         position[..., :2] = place.double().cpu().numpy() + request.context.origin
         heading = state.heading[:, None, :, -1, None] + motion.heading.cpu().numpy()
         weight = np.zeros((state.worlds, futures), np.float32)
-        return Plan(position, heading.astype(np.float32), pace.cpu().numpy(), weight, DT)
+        memory = Memory(state.agent_id, request.tick, x0)
+        return Plan(position, heading.astype(np.float32), pace.cpu().numpy(), weight, DT, memory)
 
     def _noise(self, request: PlanRequest) -> Float[Tensor, "R K A k 3"]:
         """Return unit noise, each future of each agent from a stream of its own."""
@@ -252,6 +316,24 @@ class DiffusionPolicy:
         return torch.from_numpy(drawn).reshape(*shape, knots, ACTION)
 
 
+def _in_time(denoise: Denoiser, deadline: float, last: float) -> Denoiser:
+    """Return the denoiser, which raises OutOfTime when a further evaluation, as long as the last, would be late.
+
+    `last` [s] is expected of the first one: encoding a scene takes about as long.
+    """
+
+    def timed(x_t: Tensor, t: Tensor) -> Tensor:
+        nonlocal last
+        began = time.perf_counter()
+        if began + last > deadline:
+            raise OutOfTime
+        x0 = denoise(x_t, t)
+        last = time.perf_counter() - began
+        return x0
+
+    return timed
+
+
 def _routes(scene: Scene, rows: np.ndarray, target: np.ndarray, width: int) -> Tensor:
     """Return route codes [1, A, width]; an agent that the scene does not know (row -1) has no route."""
     codes = np.full((1, len(rows), width), ABSENT_ROUTE, np.int64)
@@ -261,8 +343,13 @@ def _routes(scene: Scene, rows: np.ndarray, target: np.ndarray, width: int) -> T
     return torch.from_numpy(codes)
 
 
-def load_model(name_or_file: Any = "tiny", device: str = "cpu", steps: int = DEFAULT_STEPS) -> DiffusionPolicy:
+def load_model(
+    name_or_file: Any = "tiny",
+    device: str = "cpu",
+    steps: int = DEFAULT_STEPS,
+    warm: float | None = DEFAULT_WARM,
+) -> DiffusionPolicy:
     """Return a policy that samples from a bundled checkpoint (by name) or from a file."""
     path = find_checkpoint(name_or_file)
     model, _ = load_checkpoint(path, device)
-    return DiffusionPolicy(model, path.stem, steps)
+    return DiffusionPolicy(model, path.stem, steps, warm)

@@ -7,8 +7,8 @@ from traj_diffusion.scene.files import load_scene, save_scene
 from traj_diffusion.scene.invariants import check_scene
 from traj_diffusion.scene.kinds import AgentKind, EdgeType, LaneType, LightState, LineType, MapKind, Origin
 from traj_diffusion.scene.motion import heading_of_motion, resample_scene, velocity_of_motion
-from traj_diffusion.scene.observation import Observation, Step, check_observation
-from traj_diffusion.scene.policy import Plan, PlanRequest, Policy, WorldState
+from traj_diffusion.scene.observation import GivenFuture, Latency, Observation, Step, check_observation
+from traj_diffusion.scene.policy import Given, OutOfTime, Plan, PlanRequest, Policy, WorldState
 from traj_diffusion.scene.rollouts import Rollouts, rollouts_path
 from traj_diffusion.scene.scene import Agents, Lights, Links, Map, Routes, Scene
 
@@ -17,7 +17,10 @@ __all__ = [
     "Agents",
     "Csr",
     "EdgeType",
+    "Given",
+    "GivenFuture",
     "LaneType",
+    "Latency",
     "LightState",
     "Lights",
     "LineType",
@@ -26,6 +29,7 @@ __all__ = [
     "MapKind",
     "Observation",
     "Origin",
+    "OutOfTime",
     "Plan",
     "PlanRequest",
     "Policy",

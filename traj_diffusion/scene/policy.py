@@ -52,11 +52,34 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Given:
+    """Futures that are settled beforehand: an ego's plan, a log, another controller's. Steps are those of the state.
+
+    What stands where `valid` is False is not read; an agent's valid steps are the first ones, without a hole. F may
+    differ from that of the plan that is asked for.
+    """
+
+    position: Float64[np.ndarray, "R K A F 3"]
+    heading: Float32[np.ndarray, "R K A F"]
+    velocity: Float32[np.ndarray, "R K A F 2"]
+    valid: Bool[np.ndarray, "R K A F"]
+
+
+class OutOfTime(Exception):  # an answer to the loop, not an error that a user sees
+    """A policy could not answer by the request's deadline."""
+
+
+@dataclass(frozen=True)
 class PlanRequest:
     """One question to a policy: K joint futures from this state.
 
     Randomness is keyed by (seed, world, agent id, tick, future), so that more futures, worlds or workers leave the
     first ones as they were. `world` numbers the R worlds of this state among all that are run.
+
+    Policies that can, sample futures that fit those `given`, start from the `previous` plan, whose future `followed`
+    each world has been on, take no more than `steps` denoising steps, and raise OutOfTime rather than answer after the
+    `deadline`, a moment of time.perf_counter(). A policy that knows steps tells how many it usually takes by an
+    attribute `steps`; otherwise it is asked only for fewer futures when time is short.
     """
 
     context: Any
@@ -66,6 +89,10 @@ class PlanRequest:
     seed: int
     world: Int32[np.ndarray, " R"]
     previous: Plan | None = None
+    followed: Int32[np.ndarray, " R"] | None = None
+    given: Given | None = None
+    steps: int | None = None
+    deadline: float | None = None
 
 
 @runtime_checkable

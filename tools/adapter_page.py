@@ -1,0 +1,120 @@
+"""Put the measured figures of docs/figures into docs/adapter.md, between its markers.
+
+python -P tools/adapter_page.py [--check]
+
+Benches write JSON and call this: tools/bench_streaming.py, tools/bench_budget.py, tools/fuzz_observations.py,
+tools/long_run.py.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "adapter.md"
+FIGURES = ROOT / "docs" / "figures"
+
+
+def main() -> None:
+    """Rewrite the page, or with --check end with 1 where it is not up to date."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    asked = parser.parse_args()
+    old = new = PAGE.read_text(encoding="utf-8")
+    for name, block in BLOCKS.items():
+        path = FIGURES / f"{name}.json"
+        begin, end = f"<!-- {name}: made by tools/adapter_page.py -->\n", f"<!-- end of {name} -->"
+        before, _, rest = new.partition(begin)
+        _, marker, after = rest.partition(end)
+        if not marker:
+            sys.exit(f"{PAGE}: no lines {begin.strip()!r} and {end!r}")
+        text = block(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else "Not measured yet.\n"
+        new = f"{before}{begin}\n{text}\n{end}{after}"
+    if asked.check and new != old:
+        sys.exit("docs/adapter.md: its figures are not those of docs/figures; run tools/adapter_page.py")
+    if not asked.check:
+        PAGE.write_text(new, encoding="utf-8")
+
+
+def streaming(found: dict[str, Any]) -> str:
+    """Return the table of denoising steps and starts."""
+    rows = found["summary"]
+    if not rows:
+        return "Not measured yet.\n"
+    lines = [
+        f"`{found['policy']}` on {rows[0]['scenes']} held-out simulated scenes, {found['rollouts']} closed-loop runs "
+        "of 8 s each, a new plan every 0.5 s. Spread: how far apart the 8 futures of one plan are after 8 s. Bold: the "
+        f"fewest steps within {found['within']:.0%} of the best minADE.",
+        "",
+        "| steps | start | minADE, m | collision rate | jerk at the seam, m/s³ | spread, m | CPU per plan, ms |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        start = "noise" if row["start"] is None else f"last plan at t = {row['start']:g}"
+        bold = "**" if row["chosen"] else ""
+        lines.append(
+            f"| {bold}{row['steps']}{bold} | {bold}{start}{bold} | {row['min_ade']:.3f} | "
+            f"{row['collision_rate']:.3f} | {row['seam_jerk']:.1f} | {row['spread']:.2f} | {row['cpu_ms']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def budget(found: dict[str, Any]) -> str:
+    """Return the table of latencies under budgets."""
+    lines = [
+        f"`{found['policy']}`, {found['agents']} agents, {found['futures']} futures, {found['steps']} steps, "
+        f"{found['ticks']} ticks of 0.1 s on {found['threads']} thread(s); load of the machine {found['load']:.1f}.",
+        "",
+        "| budget, ms | p50 | p95 | p99 | longest | late | plans with less | no time to plan |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in found["rows"]:
+        limit = "none" if row["budget_ms"] is None else f"{row['budget_ms']:g}"
+        times = " | ".join(f"{row[name]:.0f}" for name in ("p50", "p95", "p99", "longest"))
+        lines.append(f"| {limit} | {times} | {row['late']} | {row['less']} | {row['none']} |")
+    return "\n".join(lines) + "\n"
+
+
+def fuzz_observations(found: dict[str, Any]) -> str:
+    """Return what came of the mutated observations."""
+    ends = found["ends"]
+    return (
+        f"Of {found['count']:,} mutated observations (seed {found['seed']}) {ends['worked']:,} worked, "
+        f"{ends['refused']:,} were refused in one line and had changed nothing, {len(found['failures'])} ended "
+        "otherwise.\n"
+    )
+
+
+def long_run(found: dict[str, Any]) -> str:
+    """Return the table of one minute of traffic, by thirds."""
+    drivers = found["drivers"]
+    lines = [
+        f"{found['seconds']:g} s on {found['networks']} random town(s), vehicles entering and leaving at the border; "
+        f"driven by `{found['policy']}` and by SUMO itself.",
+        "",
+        "![collision, off-road, speed and density over time](figures/long_run.png)",
+        "",
+        "| driver | seconds | vehicles | speed, m/s | colliding | off the road |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for driver, series in drivers.items():
+        for row in series["thirds"]:
+            lines.append(
+                f"| {driver} | {row['from']:g} to {row['to']:g} | {row['vehicles']:.1f} | {row['speed']:.2f} | "
+                f"{row['colliding']:.3f} | {row['offroad']:.3f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+BLOCKS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "streaming": streaming,
+    "budget": budget,
+    "fuzz_observations": fuzz_observations,
+    "long_run": long_run,
+}
+
+if __name__ == "__main__":
+    main()
