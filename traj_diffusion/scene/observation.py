@@ -15,7 +15,7 @@ from traj_diffusion.errors import BadInput
 from traj_diffusion.scene.invariants import MAX_COORDINATE
 from traj_diffusion.scene.kinds import AgentKind, LightState
 from traj_diffusion.scene.policy import Plan
-from traj_diffusion.scene.scene import Scene
+from traj_diffusion.scene.scene import Routes, Scene
 
 MAX_SPEED = 120.0  # m/s; faster than anything on a road
 MAX_SIZE = 100.0  # m
@@ -26,7 +26,8 @@ class Observation:
     """Everyone who is there at one moment, and what the signals show. Whoever is not listed is not there.
 
     `is_controlled` marks the agents that the traffic drives; all others (the ego, the host's own) it only reacts to.
-    A signal that is not listed is not seen.
+    A signal that is not listed is not seen. `routes` are where these agents mean to go, on the map of the reset; where
+    it says nothing of an agent, what the scene of the reset said holds.
     """
 
     time: float  # s, on the host's clock
@@ -40,6 +41,7 @@ class Observation:
     light_lane: Int64[np.ndarray, " S"]  # map id of the lane that the signal controls
     light_stop: Float64[np.ndarray, "S 3"]
     light_state: UInt8[np.ndarray, " S"]  # LightState
+    routes: Routes | None = None
 
     def __len__(self) -> int:
         return len(self.agent_id)
@@ -59,6 +61,7 @@ class Observation:
         light_lane: Any = (),
         light_stop: Any = (),
         light_state: Any = (),
+        routes: Routes | None = None,
     ) -> "Observation":
         """Return an observation of anything that numpy reads as arrays of those shapes, copied.
 
@@ -86,6 +89,7 @@ class Observation:
                 light_lane=lanes,
                 light_stop=_array(where, "light_stop", light_stop, np.float64, (lights, 3)),
                 light_state=_array(where, "light_state", light_state, np.uint8, (lights,)),
+                routes=routes,
             )
         )
 
@@ -161,6 +165,9 @@ def check_observation(observation: Observation, where: str = "") -> Observation:
         raise BadInput(f"{where}: light at lane {lane} shows {observation.light_state[strange][0]}, at most 8 is known")
     if not (np.abs(observation.light_stop) <= MAX_COORDINATE).all():
         raise BadInput(f"{where}: a light's stop point is not finite, or beyond {MAX_COORDINATE:.0e} m")
+    routes = observation.routes
+    if routes is not None and not len(routes.lanes) == len(routes.origin) == len(observation):
+        raise BadInput(f"{where}: {len(routes.lanes)} routes for {len(observation)} agents")
     return observation
 
 
