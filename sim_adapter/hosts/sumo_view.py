@@ -64,7 +64,7 @@ class SumoView:
         return [STATES.get(shown[light.program][light.index], LightState.UNKNOWN) for light in self.signals]
 
     def target(self, name: str) -> str:
-        """Return the edge where a vehicle means to end; its way there is kept, for SUMO may change it once it is moved."""
+        """Return the edge where a vehicle means to end. Its way there is kept: SUMO may change it once it is moved."""
         self._edges[name] = list(self._sumo.vehicle.getRoute(name))
         return self._edges[name][-1]
 
