@@ -114,7 +114,6 @@ class SumoTraffic:
         shown = {one: body for one, body in bodies.items() if one not in jumped}
         self._driven = {one: body.name for one, body in shown.items() if self._drives(body)}
         ways = [self.view.way(b.name) if self._drives(b) and not b.walks else [] for b in shown.values()]
-        features, signals = self.view.roads.features, self.view.signals
         return Observation.from_arrays(
             float(self._sumo.simulation.getTime()),
             agent_id=list(shown),
@@ -124,8 +123,8 @@ class SumoTraffic:
             velocity=[self._pace(body) for body in shown.values()],
             size=[body.size for body in shown.values()],
             is_controlled=[one in self._driven for one in shown],
-            light_lane=[features.id[light.row] for light in signals],
-            light_stop=[(*light.stop_point, 0.0) for light in signals],
+            light_lane=self.view.light_lane,
+            light_stop=self.view.light_stop,
             light_state=self.view.light_states(),
             routes=Routes(
                 Csr.from_lists(ways), np.array([Origin.RECORDED if way else Origin.ABSENT for way in ways], np.uint8)

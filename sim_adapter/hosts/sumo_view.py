@@ -42,6 +42,8 @@ class SumoView:
         self.roads = build_map(self.network, drivable_area(self.network))
         programs = connection.trafficlight.getIDList()
         self.signals = [light for light in self.roads.signals if light.program in programs]
+        self.light_lane = self.roads.features.id[[light.row for light in self.signals]]
+        self.light_stop = np.array([(*light.stop_point, 0.0) for light in self.signals]).reshape(-1, 3)
         self._built: dict[str, tuple[AgentKind, tuple[float, float, float]]] = {}
         self._edges: dict[str, list[str]] = {}
         self._way: dict[str, tuple[int, int, list[int]]] = {}  # name -> lane's row, edges behind, rows ahead
