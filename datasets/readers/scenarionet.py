@@ -124,7 +124,7 @@ def document_to_scenes(document: Any, name: str) -> Iterator[Scene]:
             raise ValueError(f"track {str(wanted)[:40]!r} is to be predicted; there is no such track")
         agents.to_predict[ids.index(str(wanted))] = True
     steps = agents.valid.shape[1]
-    features = _features(document["map_features"], metadata.get("dataset") == "waymo", flat, report)
+    features = map_features(document["map_features"], metadata.get("dataset") == "waymo", flat, report)
     map_ = features.build(report, Origin.RECORDED)
     current = metadata.get("current_time_index")
     if current is not None and (isinstance(current, bool) or not isinstance(current, int)):
@@ -208,7 +208,7 @@ def _dt(times: Any, report: Report) -> float:
     return dt
 
 
-def _features(features: Any, limits: bool, flat: bool, report: Report) -> Features:
+def map_features(features: Any, limits: bool, flat: bool, report: Report) -> Features:
     """Return the map; `limits`: speed limits are recorded ones; `flat`: a third coordinate is a lane's direction."""
     built = Features()
     for key, feature in features.items():

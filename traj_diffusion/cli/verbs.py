@@ -9,6 +9,7 @@ import click
 from traj_diffusion.cli.bars import progress_bar
 from traj_diffusion.cli.doctor import doctor
 from traj_diffusion.cli.realism import benchmark, realism
+from traj_diffusion.cli.serve import serve
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -214,4 +215,4 @@ def train(config: str, cache: Path, out: Path, data: str, threads: int | None, s
     click.echo(f"checkpoint: {path}")
 
 
-VERBS = (rollout, evaluate, realism, benchmark, inspect, synthesize, prepare, train, doctor)
+VERBS = (rollout, evaluate, realism, benchmark, inspect, synthesize, prepare, train, doctor, serve)
