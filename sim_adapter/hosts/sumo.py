@@ -48,8 +48,9 @@ class SumoTraffic:
 
     A vehicle leaves where its route ends or the network does, a pedestrian where its walk ends (further stages are
     SUMO's). A move that SUMO refuses is a warning in the step, and so is one whom SUMO puts elsewhere (a teleport):
-    he is out of the model's sight for that tick. `--lateral-resolution` is refused (HostError), since SUMO crashes
-    when vehicles are placed under it. Closing gives everyone back and closes the traffic model, but not SUMO.
+    he is out of the model's sight for that tick. What SUMO crashes under is refused (HostError):
+    `--lateral-resolution`, and pedestrians that are driven without `--pedestrian.model nonInteracting`. Closing gives
+    everyone back and closes the traffic model, but not SUMO.
     """
 
     def __init__(
@@ -196,6 +197,11 @@ class SumoTraffic:
         if name in self._taken or name in self._given_back or not self._wanted(name):
             return
         if body.walks:
+            if self._sumo.simulation.getOption("pedestrian.model") != "nonInteracting":
+                raise HostError(
+                    f"SUMO crashes when pedestrians such as {name!r} are placed under its striping model; "
+                    "start it with --pedestrian.model nonInteracting, or drive vehicles only"
+                )
             stage = self._sumo.person.getStage(name, 0)
             goal = self._sumo.simulation.convert2D(stage.edges[-1], stage.arrivalPos) if stage.edges else (np.inf,) * 2
             self._taken[name] = _Taken(True, goal=(float(goal[0]), float(goal[1])))

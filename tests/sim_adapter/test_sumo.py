@@ -45,6 +45,8 @@ def start(net: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     def begin(*options: str, step: str = "0.1") -> Any:
         quiet = ("--no-step-log", "true", "--no-warnings", "true", "--collision.action", "none")
         timing = ("--step-length", step, "--time-to-teleport", "-1")
+        if "--pedestrian.model" not in options:
+            quiet = (*quiet, "--pedestrian.model", "nonInteracting")
         if getattr(request, "param", "libsumo") == "traci":
             traci.start([str(sumo_home() / "bin" / "sumo"), "-n", str(net), *timing, *quiet, *options], label="test")
             running.append(traci.getConnection("test"))
@@ -187,6 +189,17 @@ def test_settings_that_crash_or_disagree_are_refused_in_one_line(start: Any, net
     with pytest.raises(HostError, match="lateral-resolution, under which it crashes") as refused:
         SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, [])
     assert "\n" not in str(refused.value)
+
+
+def test_pedestrians_under_the_striping_model_are_refused_since_sumo_crashes(start: Any, net: Path) -> None:
+    sumo = start("--pedestrian.model", "striping")
+    sumo.person.add("p", "A0B0", 20)
+    sumo.person.appendWalkingStage("p", ["A0B0"], 80)
+    sumo.simulationStep()
+    with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["p"]) as town:
+        with pytest.raises(HostError, match=r"start it with --pedestrian\.model nonInteracting"):
+            town.step()
+        assert town.driven == frozenset()
 
 
 def test_another_dt_is_refused_and_the_same_works(start: Any, net: Path) -> None:

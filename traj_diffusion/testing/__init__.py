@@ -1,7 +1,16 @@
 """Scenes made by hand with known answers, and contracts that policies and hosts are held to. For users' tests too."""
 
 from traj_diffusion.testing.host_contract import HOST_CONTRACT
+from traj_diffusion.testing.host_witness import WitnessedTraffic
 from traj_diffusion.testing.policy_contract import POLICY_CONTRACT
 from traj_diffusion.testing.scenes import crossing, make_map, make_scene, straight_road
 
-__all__ = ["HOST_CONTRACT", "POLICY_CONTRACT", "crossing", "make_map", "make_scene", "straight_road"]
+__all__ = [
+    "HOST_CONTRACT",
+    "POLICY_CONTRACT",
+    "WitnessedTraffic",
+    "crossing",
+    "make_map",
+    "make_scene",
+    "straight_road",
+]
