@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -60,19 +60,19 @@ class TrafficService:
         name = request.session_uuid
         scene = self._scenes.get(request.scene_id)
         if not name or not request.scene_id:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "session_uuid and scene_id are needed")
+            _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "session_uuid and scene_id are needed")
         if scene is None and not self._without_maps:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"scene {request.scene_id!r} is not served here")
+            _refuse(context, grpc.StatusCode.NOT_FOUND, f"scene {request.scene_id!r} is not served here")
         self.sweep()
         try:
             session = Session(request, scene, self._policy, self._futures)
         except BadInput as error:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         with self._registry:
             if name in self._sessions:
-                context.abort(grpc.StatusCode.ALREADY_EXISTS, f"session {name!r} is open")
+                _refuse(context, grpc.StatusCode.ALREADY_EXISTS, f"session {name!r} is open")
             if len(self._sessions) >= self._max_sessions:
-                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._max_sessions} sessions are open, no more")
+                _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._max_sessions} sessions are open, no more")
             self._sessions[name] = session, threading.Lock()
             self._heard[name] = self._clock()
         return message("common.SessionRequestStatus")()
@@ -80,7 +80,7 @@ class TrafficService:
     def close_session(self, request: Any, context: Any) -> Any:
         """Close a session."""
         if not self._close(request.session_uuid):
-            context.abort(grpc.StatusCode.NOT_FOUND, f"there is no session {request.session_uuid!r}")
+            _refuse(context, grpc.StatusCode.NOT_FOUND, f"there is no session {request.session_uuid!r}")
         return message("common.Empty")()
 
     def simulate(self, request: Any, context: Any) -> Any:
@@ -88,10 +88,10 @@ class TrafficService:
         name = request.session_uuid
         found = self._sessions.get(name)
         if found is None:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"there is no session {name!r}")
+            _refuse(context, grpc.StatusCode.NOT_FOUND, f"there is no session {name!r}")
         session, lock = found
         if not lock.acquire(blocking=False):
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"session {name!r} is at work on another call")
+            _refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"session {name!r} is at work on another call")
         try:
             self._heard[name] = self._clock()
             return self._simulate(session, request, context)
@@ -132,15 +132,15 @@ class TrafficService:
             session.merge(request.object_trajectory_updates)
             for _ in range(session.ticks_until(query)):
                 if not context.is_active():
-                    context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the caller is gone; ask again to go on")
+                    _refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "the caller is gone; ask again to go on")
                 seen = session.observe()
                 try:
                     session.tick(seen)
                 except Exception as error:  # whatever fails in a model is its caller's to know, not to guess
-                    context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the model failed: {_one_line(error)}")
+                    _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, f"the model failed: {_one_line(error)}")
             poses = session.poses(query)
         except BadInput as error:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         answer = message("traffic.TrafficReturn")()
         for name, known in poses.items():
             update = answer.object_trajectory_updates.add(object_id=name)
@@ -150,6 +150,11 @@ class TrafficService:
                 pose.vec.x, pose.vec.y, pose.vec.z = (float(value) for value in place)
                 pose.quat.w, pose.quat.z = float(np.cos(heading / 2)), float(np.sin(heading / 2))
         return answer
+
+
+def _refuse(context: Any, code: Any, why: str) -> NoReturn:
+    context.abort(code, why)
+    raise AssertionError("grpc's abort raises")
 
 
 def _one_line(error: Exception) -> str:

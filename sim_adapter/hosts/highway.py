@@ -33,7 +33,7 @@ FAST = 22.0  # m/s; lanes above are a freeway's
 MIRROR = np.array([1.0, -1.0])
 
 
-class DrivenVehicle(IDMVehicle):  # type: ignore[misc]
+class DrivenVehicle(IDMVehicle):
     """A vehicle that goes where the road's TrafficModel says. Crashed ones are HighwayEnv's.
 
     To set what drives, subclass it and name the subclass: `policy` is a Policy or the name of one.

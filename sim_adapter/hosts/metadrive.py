@@ -114,7 +114,7 @@ class Bridge:
         return features
 
 
-class Coasting(BasePolicy):  # type: ignore[misc]
+class Coasting(BasePolicy):
     """Stands in for the policy of a vehicle that the traffic drives."""
 
     def __init__(self, control_object: Any, random_seed: int) -> None:
@@ -125,7 +125,7 @@ class Coasting(BasePolicy):  # type: ignore[misc]
         return [0.0, 0.0]
 
 
-class DrivenTraffic(PGTrafficManager):  # type: ignore[misc]
+class DrivenTraffic(PGTrafficManager):
     """Traffic of procedural scenes (MetaDriveEnv): vehicles that MetaDrive has set going, in any of its modes."""
 
     def __init__(self, traffic: TrafficModel) -> None:
@@ -155,7 +155,7 @@ class DrivenTraffic(PGTrafficManager):  # type: ignore[misc]
         return found
 
 
-class Driven(ReplayTrafficParticipantPolicy):  # type: ignore[misc]
+class Driven(ReplayTrafficParticipantPolicy):
     """Replays the log until the traffic drives, then obeys it; whoever it drives stays until the log ends."""
 
     @property
@@ -170,7 +170,7 @@ class Driven(ReplayTrafficParticipantPolicy):  # type: ignore[misc]
             super().act(*args, **kwargs)
 
 
-class DrivenScenarioTraffic(ScenarioTrafficManager):  # type: ignore[misc]
+class DrivenScenarioTraffic(ScenarioTrafficManager):
     """Traffic of ScenarioNet scenes (ScenarioEnv): it enters where the log has it, follows the log in the first
     `log_seconds` so that the traffic has seen it move, and is driven from then on. Cones and barriers stay logged.
     """

@@ -154,10 +154,11 @@ class SumoTraffic:
 
     def close(self) -> None:
         """Give everyone back that is still there and close the traffic model. SUMO goes on."""
+        failures: tuple[type[Exception], ...] = (HostError, *self._error)
         for name in sorted(self._taken):
             try:
                 self.release(name)
-            except (HostError, *self._error):  # SUMO may have ended, or a vehicle stands where no way leads on
+            except failures:  # SUMO may have ended, or a vehicle stands where no way leads on
                 self._forget(name)
         self.traffic.close()
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from traj_diffusion.policies import ConstantVelocity, IdmFollower
-from traj_diffusion.scene import Observation, Step
+from traj_diffusion.datasets.conditioning import ABSENT_ROUTE, OFF_ROUTE, ON_ROUTE
+from traj_diffusion.errors import BadInput
+from traj_diffusion.policies import ConstantVelocity, DiffusionPolicy, IdmFollower
+from traj_diffusion.scene import Csr, MapKind, Observation, Origin, PlanRequest, Routes, Step, check_observation
+from traj_diffusion.sim_adapter.history import world_state
 from traj_diffusion.testing import WitnessedTraffic, crossing, straight_road
 from traj_diffusion.testing.host_contract import obey
 
@@ -128,3 +131,26 @@ def test_the_witness_notices_wrong_units_and_angles_of_the_hosts_own(
     for tick in range(3):
         traffic.step(shown(0.1 * tick))
     assert {one.split(":")[0] for one in traffic.findings()} == {what}
+
+
+def test_routes_of_an_observation_reach_the_network_over_those_of_the_scene(random_policy: DiffusionPolicy) -> None:
+    scene = crossing()
+    lanes = scene.map.rows(MapKind.LANE).tolist()
+    seen = Observation.from_scene(scene)
+    told = [[lanes[0]], *[[]] * (len(seen) - 1)]
+    origin = np.array([Origin.RECORDED if way else Origin.ABSENT for way in told], np.uint8)
+    seen = replace(seen, routes=Routes(Csr.from_lists(told), origin))
+    context = random_policy.encode(scene)
+    state = world_state((seen,), 11)
+    codes = random_policy.condition(PlanRequest(context, state, 1, 0, 0, np.zeros(1, np.int32))).route[0].numpy()
+    on_lane = context.piece_row == lanes[0]
+    assert on_lane.any()
+    assert set(codes[0, : len(on_lane)][on_lane].tolist()) == {ON_ROUTE}
+    assert set(codes[0, : len(on_lane)][~on_lane].tolist()) == {OFF_ROUTE}
+    assert set(codes[1].tolist()) == {ABSENT_ROUTE}
+
+
+def test_routes_that_are_not_one_per_agent_are_refused() -> None:
+    seen = Observation.from_scene(crossing())
+    with pytest.raises(BadInput, match=r"1 routes for \d+ agents"):
+        check_observation(replace(seen, routes=Routes.absent(1)))
