@@ -93,21 +93,21 @@ def main() -> int:
     unknown = set(options.hosts) - set(HOSTS)
     if unknown:
         parser.error(f"unknown host {sorted(unknown)[0]!r}; known: {', '.join(HOSTS)}")
-    rows = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else {}
-    failed = 0
+    measured = {}
     for name in [] if options.page else options.hosts or HOSTS:
         row = measure(name, HOSTS[name])
         print(
             f"{name}: " + ("not installed here" if row is None else f"{row['passed']} passed, {row['failed']} failed")
         )
         if row is not None:
-            rows[name] = row
-            failed += row["failed"]
+            measured[name] = row
+    # Read only now: another environment may have measured its hosts meanwhile.
+    rows = (json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else {}) | measured
     ROWS.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     PAGE.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}", encoding="utf-8")
-    return 1 if failed else 0
+    return 1 if any(row["failed"] for row in measured.values()) else 0
 
 
 if __name__ == "__main__":
