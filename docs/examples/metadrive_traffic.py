@@ -1,7 +1,6 @@
 """MetaDrive, headless: eight seconds of a procedural scene and of a bundled one in ScenarioNet's format.
 
-Needs `pip install 'traj-diffusion[metadrive]'`. Run as: python metadrive_traffic.py [POLICY]
-"""
+Needs `pip install 'traj-diffusion[metadrive]'`. Run as: python metadrive_traffic.py [POLICY]"""
 
 import pickle
 import sys
