@@ -43,6 +43,7 @@ def world_state(seen: Sequence[Observation], steps: int) -> WorldState:
         light_state=now.light_state[None],
         light_observed=np.ones((1, len(now.light_lane)), bool),
         dt=GRID,
+        routes=now.routes,
     )
 
 

@@ -123,7 +123,7 @@ def document_to_scenes(document: Any, name: str) -> Iterator[Scene]:
             raise ValueError(f"track {str(wanted)[:40]!r} is to be predicted; there is no such track")
         agents.to_predict[ids.index(str(wanted))] = True
     steps = agents.valid.shape[1]
-    features, outlines = _features(document["map_features"], waymo, flat, report)
+    features, outlines = map_features(document["map_features"], waymo, flat, report)
     map_ = with_links(features.build(report, Origin.RECORDED))
     map_ = map_ if waymo else with_edges(map_, list(outlines.values()), list(outlines))
     current = metadata.get("current_time_index")
@@ -201,7 +201,7 @@ def _dt(times: Any, report: Report) -> float:
     return STEP if times is None else step_length(np.diff(_array(times, (-1,), "ts").astype(np.float64)), report)
 
 
-def _features(features: Any, limits: bool, flat: bool, report: Report) -> tuple[Features, dict[int, np.ndarray]]:
+def map_features(features: Any, limits: bool, flat: bool, report: Report) -> tuple[Features, dict[int, np.ndarray]]:
     """Return the map, and the outlines [., 2] of the lanes that have one, by row.
 
     `limits`: speed limits are recorded ones; `flat`: a third coordinate is a lane's direction.

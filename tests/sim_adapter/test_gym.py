@@ -82,6 +82,24 @@ def test_vectorised_it_runs_too() -> None:
     envs.close()
 
 
+@pytest.mark.slow
+def test_a_random_ego_goes_through_three_thousand_steps_of_bundled_scenes() -> None:
+    env = make("bundled", ConstantVelocity(), seconds=10.0)
+    env.action_space.seed(0)
+    observation, _ = env.reset(seed=0)
+    ends = {"crashed": 0, "truncated": 0}
+    for _ in range(3000):
+        observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        assert env.observation_space.contains(observation)
+        assert np.isfinite(reward)
+        if terminated or truncated:
+            ends["crashed" if terminated else "truncated"] += 1
+            observation, _ = env.reset()
+    env.close()
+    assert sum(ends.values()) >= 30
+    assert ends["truncated"] > 0
+
+
 def test_a_scene_without_an_ego_is_refused() -> None:
     scene = straight_road()
     scene.agents.valid[0, 10] = False

@@ -1,5 +1,6 @@
 """SUMO as a host: translation both ways, taking over, giving back, signals, ends, refusals. Against the real SUMO."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,13 +15,15 @@ import pytest
 from traj_diffusion.datasets.synthesis.record import STATES
 from traj_diffusion.datasets.synthesis.tools import sumo_home
 from traj_diffusion.errors import HostError, MissingExtra
-from traj_diffusion.policies import ConstantVelocity
+from traj_diffusion.policies import ConstantVelocity, IdmFollower
 from traj_diffusion.scene import AgentKind, Observation, Plan, PlanRequest
 from traj_diffusion.sim_adapter import TrafficModel
 from traj_diffusion.sim_adapter.hosts.sumo import SumoTraffic, agent_id
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "sumo_traffic.py"
-libsumo = pytest.importorskip("libsumo")
+libsumo = pytest.importorskip("libsumo", reason="needs the extra [sumo]")
+traci = pytest.importorskip("traci", reason="needs the extra [sumo]")
+both = pytest.mark.parametrize("start", ["libsumo", "traci"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -28,33 +31,42 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four crossings with signals; roads of one lane each way, left0A0 leading east into the first one."""
     path = tmp_path_factory.mktemp("sumo") / "town.net.xml"
     options = "--grid --grid.number 2 --grid.length 100 --grid.attach-length 60 --default-junction-type traffic_light"
+    options += " --sidewalks.guess --crossings.guess"
     program = str(sumo_home() / "bin" / "netgenerate")
-    subprocess.run([program, *options.split(), "-o", str(path), "--sidewalks.guess"], check=True, capture_output=True)
+    subprocess.run([program, *options.split(), "-o", str(path)], check=True, capture_output=True)
     return path
 
 
 @pytest.fixture
-def start(net: Path) -> Iterator[Any]:
-    """Start SUMO with an eastbound route `east` and a northbound one `north`."""
-    running = []
+def start(net: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Start SUMO with an eastbound route `east` and a northbound one `north`; a process of its own under traci."""
+    running: list[Any] = []
 
     def begin(*options: str, step: str = "0.1") -> Any:
         quiet = ("--no-step-log", "true", "--no-warnings", "true", "--collision.action", "none")
-        libsumo.start(["sumo", "-n", str(net), "--step-length", step, "--time-to-teleport", "-1", *quiet, *options])
-        running.append(True)
-        libsumo.route.add("east", ["left0A0", "A0B0", "B0right0"])
-        libsumo.route.add("north", ["bottom0A0", "A0A1", "A1top0"])
-        return libsumo
+        timing = ("--step-length", step, "--time-to-teleport", "-1")
+        if "--pedestrian.model" not in options:
+            quiet = (*quiet, "--pedestrian.model", "nonInteracting")
+        if getattr(request, "param", "libsumo") == "traci":
+            traci.start([str(sumo_home() / "bin" / "sumo"), "-n", str(net), *timing, *quiet, *options], label="test")
+            running.append(traci.getConnection("test"))
+        else:
+            libsumo.start(["sumo", "-n", str(net), *timing, *quiet, *options])
+            running.append(libsumo)
+        running[0].route.add("east", ["left0A0", "A0B0", "B0right0"])
+        running[0].route.add("north", ["bottom0A0", "A0A1", "A1top0"])
+        return running[0]
 
     yield begin
-    if running:
-        libsumo.close()
+    for sumo in running:
+        sumo.close()
 
 
 def row(seen: Observation, name: str) -> int:
     return seen.agent_id.tolist().index(agent_id(name))
 
 
+@both
 def test_front_bumpers_and_angles_become_centres_and_headings_and_back(start: Any, net: Path) -> None:
     sumo = start()
     sumo.vehicle.add("e", "east", departSpeed="10")
@@ -77,6 +89,7 @@ def test_front_bumpers_and_angles_become_centres_and_headings_and_back(start: An
         assert sumo.vehicle.getAngle("e") == pytest.approx(90.0)
 
 
+@both
 def test_bicycles_and_pedestrians_are_driven_too(start: Any, net: Path) -> None:
     sumo = start()
     sumo.vehicle.add("b", "east", typeID="DEFAULT_BIKETYPE", departSpeed="4")
@@ -95,6 +108,7 @@ def test_bicycles_and_pedestrians_are_driven_too(start: Any, net: Path) -> None:
         assert np.linalg.norm(np.array(sumo.person.getPosition("p")) - place) == pytest.approx(pace, rel=0.01)
 
 
+@both
 def test_signals_reach_the_model_on_the_connectors_they_control(start: Any, net: Path) -> None:
     sumo = start()
     sumo.vehicle.add("e", "east")
@@ -103,8 +117,8 @@ def test_signals_reach_the_model_on_the_connectors_they_control(start: Any, net:
         town.step()
         seen = town.observe()
         shown: dict[str, list[int]] = {"wanted": [], "seen": []}
-        for light, state in zip(town._lights, seen.light_state.tolist(), strict=True):
-            connector = town._roads.lane_of[light.row]
+        for light, state in zip(town.view.signals, seen.light_state.tolist(), strict=True):
+            connector = town.view.roads.lane_of[light.row]
             controlled = sumo.trafficlight.getControlledLinks(light.program)[light.index]
             assert connector in [link[2] for link in controlled]
             letter = sumo.trafficlight.getRedYellowGreenState(light.program)[light.index]
@@ -115,6 +129,7 @@ def test_signals_reach_the_model_on_the_connectors_they_control(start: Any, net:
     town.close()
 
 
+@both
 def test_who_is_released_drives_on_by_itself_and_arrives(start: Any, net: Path) -> None:
     sumo = start()
     sumo.vehicle.add("e", "east", departSpeed="10")
@@ -133,6 +148,7 @@ def test_who_is_released_drives_on_by_itself_and_arrives(start: Any, net: Path) 
             town.release("e")
 
 
+@both
 def test_a_vehicle_leaves_where_its_route_ends(start: Any, net: Path) -> None:
     sumo = start()
     sumo.vehicle.add("e", "east", departSpeed="13")
@@ -175,6 +191,17 @@ def test_settings_that_crash_or_disagree_are_refused_in_one_line(start: Any, net
     assert "\n" not in str(refused.value)
 
 
+def test_pedestrians_under_the_striping_model_are_refused_since_sumo_crashes(start: Any, net: Path) -> None:
+    sumo = start("--pedestrian.model", "striping")
+    sumo.person.add("p", "A0B0", 20)
+    sumo.person.appendWalkingStage("p", ["A0B0"], 80)
+    sumo.simulationStep()
+    with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["p"]) as town:
+        with pytest.raises(HostError, match=r"start it with --pedestrian\.model nonInteracting"):
+            town.step()
+        assert town.driven == frozenset()
+
+
 def test_another_dt_is_refused_and_the_same_works(start: Any, net: Path) -> None:
     sumo = start(step="0.5")
     with pytest.raises(HostError, match=r"SUMO steps by 0\.5 s and the traffic model by 0\.1 s; use dt=0\.5"):
@@ -208,6 +235,129 @@ def test_a_refused_move_is_a_warning_and_the_rest_goes_on(start: Any, net: Path)
         step = town.step()
         assert step.warnings == ("SUMO refused to move 'e' at 0.10 s: no",)
         assert sumo.vehicle.getPosition("n")[1] == pytest.approx(before[1] + 1.0)
+
+
+class Aside(ConstantVelocity):
+    """Drives everybody on while drifting to the right at 6 m/s."""
+
+    def plan(self, request: PlanRequest) -> Plan:
+        drift = request.state.velocity + np.array([0, -6], np.float32)
+        return super().plan(replace(request, state=replace(request.state, velocity=drift)))
+
+
+@both
+def test_who_is_released_beside_the_network_is_put_back_on_it_and_arrives(start: Any, net: Path) -> None:
+    sumo = start()
+    sumo.vehicle.add("e", "east", departSpeed="10")
+    sumo.person.add("p", "A0B0", 20)
+    sumo.person.appendWalkingStage("p", ["A0B0"], 80)
+    for _ in range(5):
+        sumo.simulationStep()
+    with SumoTraffic(TrafficModel(Aside(), replan_every=80), sumo, net, ["e", "p"]) as town:
+        for _ in range(12):
+            town.step()
+        assert sumo.vehicle.getLaneID("e") == ""
+        assert town.driven == {"e", "p"}
+        for name in ("e", "p"):
+            town.release(name)
+        for _ in range(800):
+            assert not len(town.step().agent_id)
+        assert not {*sumo.vehicle.getIDList(), *sumo.person.getIDList()}
+
+
+def test_pedestrians_leave_where_their_walk_ends(start: Any, net: Path) -> None:
+    sumo = start()
+    sumo.person.add("p", "A0B0", 20)
+    sumo.person.appendWalkingStage("p", ["A0B0"], 40)
+    for _ in range(5):
+        sumo.simulationStep()
+    begin, farthest = sumo.person.getPosition("p")[0], 0.0
+    with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["p"]) as town:
+        for _ in range(200):
+            town.step()
+            if "p" in sumo.person.getIDList():
+                farthest = max(farthest, sumo.person.getPosition("p")[0])
+        assert town.driven == frozenset()
+    assert sumo.person.getIDList() == ()
+    assert farthest - begin == pytest.approx(20 - 3, abs=1)
+
+
+def test_routes_of_driven_vehicles_are_passed_as_linked_lanes_up_to_their_end(start: Any, net: Path) -> None:
+    sumo = start()
+    sumo.route.add("turns", ["left0A0", "A0A1", "A1B1"])
+    sumo.vehicle.add("t", "turns", departSpeed="10")
+    sumo.vehicle.add("n", "north", departSpeed="10")
+    sumo.simulationStep()
+    with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["t"]) as town:
+        seen = town.observe()
+        assert seen.routes is not None
+        assert not len(seen.routes.lanes[row(seen, "n")])
+        way = seen.routes.lanes[row(seen, "t")].tolist()
+        links, lane_of = town.view.roads.features.links, town.view.roads.lane_of
+        assert all(after in links.successors[before] for before, after in itertools.pairwise(way))
+        edges = list(dict.fromkeys(town.view.network.lanes[lane_of[one]].edge for one in way))
+        assert [edge for edge in edges if not edge.startswith(":")] == ["left0A0", "A0A1", "A1B1"]
+        for _ in range(75):  # straight on over the crossing, where it should have turned left
+            town.step()
+        assert sumo.vehicle.getRoadID("t") == "A0B0"
+        seen = town.observe()
+        assert seen.routes is not None
+        way = seen.routes.lanes[row(seen, "t")].tolist()
+        assert all(after in links.successors[before] for before, after in itertools.pairwise(way))
+        ends = [town.view.network.lanes[lane_of[one]].edge for one in (way[0], way[-1])]
+        assert ends == ["A0B0", "A1B1"]
+
+
+def test_who_is_put_elsewhere_by_sumo_is_out_of_sight_for_a_tick(start: Any, net: Path) -> None:
+    sumo = start()
+    sumo.vehicle.add("e", "east", departSpeed="10")
+    sumo.vehicle.add("n", "north", departSpeed="10")
+    with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["e"]) as town:
+        for _ in range(5):
+            town.step()
+        for name, edge in (("e", "A0B0"), ("n", "A0A1")):
+            sumo.vehicle.moveTo(name, f"{edge}_1", 30.0)
+        step = town.step()
+        assert sorted(step.warnings) == ["SUMO has put 'e' elsewhere", "SUMO has put 'n' elsewhere"]
+        assert not len(step.agent_id)
+        step = town.step()
+        assert step.warnings == ()
+        assert step.agent_id.tolist() == [agent_id("e")]
+
+
+def test_a_driver_that_obeys_lights_waits_at_sumos_red_and_goes_at_green(start: Any, net: Path) -> None:
+    sumo = start()
+    sumo.vehicle.add("e", "east", departSpeed="10")
+    program = sumo.trafficlight.getIDList()[0]
+    links = sumo.trafficlight.getControlledLinks(program)
+    sumo.trafficlight.setRedYellowGreenState(program, "r" * len(links))
+    with SumoTraffic(TrafficModel(IdmFollower()), sumo, net, ["e"]) as town:
+        for _ in range(150):
+            town.step()
+        assert sumo.vehicle.getRoadID("e") == "left0A0"
+        assert sumo.vehicle.getSpeed("e") < 0.2
+        sumo.trafficlight.setRedYellowGreenState(program, "G" * len(links))
+        for _ in range(80):
+            town.step()
+        assert sumo.vehicle.getRoadID("e") in ("A0B0", "A0A1", "A0bottom0")
+
+
+def test_a_sumo_that_dies_in_mid_episode_is_one_error_and_closing_still_works(start: Any, net: Path) -> None:
+    traci.start(
+        [str(sumo_home() / "bin" / "sumo"), "-n", str(net), "--step-length", "0.1", "--no-step-log", "true"],
+        label="dies",
+    )
+    sumo = traci.getConnection("dies")
+    sumo.route.add("east", ["left0A0", "A0B0", "B0right0"])
+    sumo.vehicle.add("e", "east", departSpeed="10")
+    town = SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["e"])
+    town.step()
+    sumo._process.kill()
+    sumo._process.wait(10)
+    with pytest.raises(HostError, match="SUMO refused or stopped") as stopped:
+        town.step()
+    assert "\n" not in str(stopped.value)
+    town.close()
 
 
 def test_without_libsumo_the_command_that_installs_it_is_named(

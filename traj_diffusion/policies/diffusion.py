@@ -214,7 +214,7 @@ class DiffusionPolicy:
             size=torch.from_numpy(state.size.astype(np.float32)).expand(state.worlds, -1, -1).to(to),
             kind=torch.from_numpy(state.kind.astype(np.int64)).expand(state.worlds, -1).to(to),
             **{name: value.to(to) for name, value in self._lights(state, context, rows).items()},
-            route=_routes(context.scene, rows, context.piece_row, context.tensors.valid.shape[1]).to(to),
+            route=_routes(state, context.scene, rows, context.piece_row, context.tensors.valid.shape[1]).to(to),
         )
 
     def _lights(self, state: WorldState, context: EncodedScene, rows: np.ndarray) -> dict[str, Tensor]:
@@ -224,7 +224,7 @@ class DiffusionPolicy:
             "light_pose": torch.from_numpy(pose).expand(state.worlds, -1, -1),
             "light_state": torch.from_numpy(state.light_state.astype(np.int64)),
             "light_valid": torch.from_numpy(state.light_observed),
-            "light_route": _routes(context.scene, rows, lanes, len(lanes)),
+            "light_route": _routes(state, context.scene, rows, lanes, len(lanes)),
         }
 
     def _encode_world(self, c: Conditioning, context: EncodedScene, world: int) -> Prepared:
@@ -334,12 +334,15 @@ def _in_time(denoise: Denoiser, deadline: float, last: float) -> Denoiser:
     return timed
 
 
-def _routes(scene: Scene, rows: np.ndarray, target: np.ndarray, width: int) -> Tensor:
-    """Return route codes [1, A, width]; an agent that the scene does not know (row -1) has no route."""
+def _routes(state: WorldState, scene: Scene, rows: np.ndarray, target: np.ndarray, width: int) -> Tensor:
+    """Return route codes [1, A, width]; an agent of whom neither state nor scene (row -1) says one has no route."""
     codes = np.full((1, len(rows), width), ABSENT_ROUTE, np.int64)
     known = rows >= 0
     if len(target):
         codes[0, known] = route_codes(scene.routes, rows[known], target)
+        if state.routes is not None:
+            told = np.flatnonzero(state.routes.origin)
+            codes[0, told] = route_codes(state.routes, told, target)
     return torch.from_numpy(codes)
 
 

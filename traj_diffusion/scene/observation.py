@@ -16,7 +16,7 @@ from traj_diffusion.scene.arrays import fit_array
 from traj_diffusion.scene.invariants import MAX_COORDINATE
 from traj_diffusion.scene.kinds import AgentKind, LightState
 from traj_diffusion.scene.policy import Plan
-from traj_diffusion.scene.scene import Scene
+from traj_diffusion.scene.scene import Routes, Scene
 
 MAX_SPEED = 120.0  # m/s; faster than anything on a road
 MAX_SIZE = 100.0  # m
@@ -71,6 +71,8 @@ class Observation:
 
     `is_controlled` marks the agents that the traffic drives; all others (the ego, the host's own) it only reacts to.
     A signal that is not listed is not seen. `given` are the futures that are settled, at most one for each agent.
+    `routes` are where these agents mean to go, on the map of the reset; where it says nothing of an agent, what the
+    scene of the reset said holds.
     """
 
     time: float  # s, on the host's clock
@@ -85,6 +87,7 @@ class Observation:
     light_stop: Float64[np.ndarray, "S 3"]
     light_state: UInt8[np.ndarray, " S"]  # LightState
     given: tuple[GivenFuture, ...] = ()
+    routes: Routes | None = None
 
     def __len__(self) -> int:
         return len(self.agent_id)
@@ -105,6 +108,7 @@ class Observation:
         light_stop: Any = (),
         light_state: Any = (),
         given: Sequence[GivenFuture] = (),
+        routes: Routes | None = None,
     ) -> "Observation":
         """Return an observation of anything that numpy reads as arrays of those shapes, copied.
 
@@ -131,6 +135,7 @@ class Observation:
                 light_stop=fit_array(where, "light_stop", light_stop, np.float64, (lights, 3), BadInput),
                 light_state=fit_array(where, "light_state", light_state, np.uint8, (lights,), BadInput),
                 given=tuple(given),
+                routes=routes,
             )
         )
 
@@ -220,6 +225,9 @@ def check_observation(observation: Observation, where: str = "") -> Observation:
     if not (np.abs(observation.light_stop) <= MAX_COORDINATE).all():
         raise BadInput(f"{where}: a light's stop point is not finite, or beyond {MAX_COORDINATE:.0e} m")
     _check_given(where, observation)
+    routes = observation.routes
+    if routes is not None and not len(routes.lanes) == len(routes.origin) == len(observation):
+        raise BadInput(f"{where}: {len(routes.lanes)} routes for {len(observation)} agents")
     return observation
 
 

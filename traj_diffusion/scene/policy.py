@@ -10,14 +10,15 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 
-from traj_diffusion.scene.scene import Scene
+from traj_diffusion.scene.scene import Routes, Scene
 
 
 @dataclass(frozen=True)
 class WorldState:
     """What R worlds look like at one tick. The worlds share their agents and their signals, not their states.
 
-    The H history steps end with the present one. Where `valid` is False an agent was not there, or not seen.
+    The H history steps end with the present one. Where `valid` is False an agent was not there, or not seen. `routes`
+    are rows of the encoded map; where it says nothing of an agent, what the encoded scene said holds.
     """
 
     agent_id: Int64[np.ndarray, " A"]
@@ -32,6 +33,7 @@ class WorldState:
     light_state: UInt8[np.ndarray, "R S"]
     light_observed: Bool[np.ndarray, "R S"]
     dt: float
+    routes: Routes | None = None
 
     @property
     def worlds(self) -> int:

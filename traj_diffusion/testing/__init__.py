@@ -1,7 +1,17 @@
 """Scenes made by hand with known answers, and contracts that policies and hosts are held to. For users' tests too."""
 
 from traj_diffusion.testing.host_contract import HOST_CONTRACT
+from traj_diffusion.testing.host_witness import WitnessedTraffic
 from traj_diffusion.testing.policy_contract import POLICY_CONTRACT
 from traj_diffusion.testing.scenes import busy_scene, crossing, make_map, make_scene, straight_road
 
-__all__ = ["HOST_CONTRACT", "POLICY_CONTRACT", "busy_scene", "crossing", "make_map", "make_scene", "straight_road"]
+__all__ = [
+    "HOST_CONTRACT",
+    "POLICY_CONTRACT",
+    "WitnessedTraffic",
+    "busy_scene",
+    "crossing",
+    "make_map",
+    "make_scene",
+    "straight_road",
+]

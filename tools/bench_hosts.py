@@ -1,0 +1,208 @@
+"""How fast SUMO runs with driven vehicles, where the time of a tick goes, and whether the process grows: JSON.
+
+A town of nine crossings with signals is kept at a number of vehicles; the policy drives some of them, SUMO the others.
+Usage: python -P tools/bench_hosts.py [--driven 50] [--others 0] [--pedestrians 0] [--futures 8] [--seconds 30]
+[--policy tiny] [--traci] [--out FILE]. Ten minutes of it (--seconds 600) are the endurance run.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import traj_diffusion as td
+from traj_diffusion.datasets.synthesis.tools import require_libsumo, sumo_home
+from traj_diffusion.scene import Plan, PlanRequest, Policy, Scene
+from traj_diffusion.sim_adapter.hosts.sumo import SumoTraffic
+
+DT = 0.1  # s
+WARM_UP = 30  # ticks that no figure counts
+
+
+class Clock:
+    """Adds up seconds by name."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+
+    def call(self, name: str, function: Any, *arguments: Any) -> Any:
+        """Return what the function does, its time added to that name."""
+        began = time.perf_counter()
+        try:
+            return function(*arguments)
+        finally:
+            self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - began
+
+
+class TimedPolicy:
+    """A policy whose planning is timed."""
+
+    def __init__(self, policy: Policy, clock: Clock) -> None:
+        self._policy, self._clock = policy, clock
+        self.name, self.history_steps = policy.name, policy.history_steps
+
+    def encode(self, scene: Scene) -> Any:
+        """Return the policy's own context."""
+        return self._policy.encode(scene)
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """Return the policy's own plan."""
+        plan: Plan = self._clock.call("policy", self._policy.plan, request)
+        return plan
+
+
+class TimedSumo:
+    """A connection whose steps are timed."""
+
+    def __init__(self, connection: Any, clock: Clock) -> None:
+        self._connection, self._clock = connection, clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def simulationStep(self) -> None:
+        """Advance SUMO."""
+        self._clock.call("sumo", self._connection.simulationStep)
+
+
+class Demand:
+    """Keeps the town at its number of vehicles and pedestrians, all from one seed."""
+
+    def __init__(self, sumo: Any, driven: int, others: int, pedestrians: int) -> None:
+        self._sumo = sumo
+        self._rng = np.random.default_rng(0)
+        self._want = {"driven": driven, "other": others, "walker": pedestrians}
+        self._count = 0
+        border = ("left", "right", "top", "bottom")
+        edges = [edge for edge in sumo.edge.getIDList() if not edge.startswith(":")]
+        self._in = sorted(edge for edge in edges if edge.startswith(border))
+        self._out = sorted(edge for edge in edges if not edge.startswith(border))
+
+    def fill(self) -> None:
+        """Add whoever is missing."""
+        there = [
+            *self._sumo.vehicle.getIDList(),
+            *self._sumo.person.getIDList(),
+            *self._sumo.simulation.getPendingVehicles(),
+        ]
+        for role, wanted in self._want.items():
+            for _ in range(wanted - sum(name.startswith(role) for name in there)):
+                self._add(role)
+
+    def _add(self, role: str) -> None:
+        self._count += 1
+        name = f"{role}{self._count}"
+        start, end = self._rng.choice(self._in), self._rng.choice(self._out)
+        if role == "walker":
+            self._sumo.person.add(name, start, 10.0)
+            stage = self._sumo.simulation.findIntermodalRoute(start, end)[0]
+            self._sumo.person.appendWalkingStage(name, stage.edges, -1)
+            return
+        kind = "DEFAULT_BIKETYPE" if self._rng.random() < 0.1 else "DEFAULT_VEHTYPE"
+        self._sumo.route.add(name, self._sumo.simulation.findRoute(start, end, kind).edges)
+        self._sumo.vehicle.add(name, name, typeID=kind, departSpeed="5", departLane="best")
+
+
+def resident_mib() -> float:
+    """Return how much memory this process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def start(folder: Path, through_traci: bool) -> tuple[Any, Path]:
+    """Return a running SUMO and its network."""
+    sumo = require_libsumo()
+    net = folder / "town.net.xml"
+    options = "--grid --grid.number 3 --grid.length 120 --grid.attach-length 100 --default-junction-type traffic_light"
+    options += " --default.lanenumber 2 --sidewalks.guess --crossings.guess"
+    program = sumo_home() / "bin" / "netgenerate"
+    subprocess.run([str(program), *options.split(), "-o", str(net)], check=True, capture_output=True)
+    settings = f"--step-length {DT} --time-to-teleport -1 --no-step-log true --no-warnings true --collision.action none"
+    settings += " --pedestrian.model nonInteracting"
+    arguments = ["-n", str(net), *settings.split()]
+    if not through_traci:
+        sumo.start(["sumo", *arguments])
+        return sumo, net
+    import traci
+
+    traci.start([str(sumo_home() / "bin" / "sumo"), *arguments], label="bench")
+    return traci.getConnection("bench"), net
+
+
+def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Return the figures of one run."""
+    sumo, net = start(folder, options.traci)
+    clock = Clock()
+    demand = Demand(sumo, options.driven, options.others, options.pedestrians)
+    policy = TimedPolicy(td.load_policy(options.policy), clock)
+    traffic = td.TrafficModel(policy, futures=options.futures, seed=0, dt=DT)
+    wanted = ("driven", "walker")
+    warnings, teleports, memory, there, ticks = 0, 0, [], [], 0
+    model_ms = 0.0
+    with SumoTraffic(traffic, TimedSumo(sumo, clock), net, lambda name: name.startswith(wanted)) as town:
+        for tick in range(round(options.seconds / DT) + WARM_UP):
+            if tick == WARM_UP:
+                clock.spent.clear()
+                model_ms = 0.0
+            demand.fill()
+            step = clock.call("tick", town.step)
+            model_ms += step.latency_ms
+            warnings += len(step.warnings)
+            teleports += sumo.simulation.getStartingTeleportNumber()
+            there.append(len(town.driven))
+            ticks += tick >= WARM_UP
+            if tick % 600 == WARM_UP:
+                memory.append(round(resident_mib(), 1))
+    sumo.close()
+    spent = {name: seconds / ticks * 1e3 for name, seconds in clock.spent.items()}
+    model = model_ms / ticks - spent["policy"]
+    host = spent["tick"] - spent["sumo"] - model_ms / ticks
+    return {
+        "host": "SUMO through " + ("TraCI" if options.traci else "libsumo"),
+        "policy": policy.name,
+        "driven": round(float(np.mean(there[WARM_UP:])), 1),
+        "others": options.others,
+        "futures": options.futures,
+        "simulated_seconds": options.seconds,
+        "times_real_time": round(DT * 1e3 / spent["tick"], 3),
+        "ms_per_tick": {
+            "policy": round(spent["policy"], 2),
+            "sumo": round(spent["sumo"], 2),
+            "traffic_model": round(model, 2),
+            "host_translation": round(host, 2),
+        },
+        "host_translation_share": round(host / spent["tick"], 4),
+        "warnings": warnings,
+        "teleports": teleports,
+        "memory_mib_each_minute": memory,
+        "cores": os.cpu_count(),
+    }
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--driven", type=int, default=50)
+    parser.add_argument("--others", type=int, default=0)
+    parser.add_argument("--pedestrians", type=int, default=0)
+    parser.add_argument("--futures", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--policy", default="tiny")
+    parser.add_argument("--traci", action="store_true")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = json.dumps(run(options, Path(folder)), indent=1)
+    print(found)
+    if options.out:
+        options.out.write_text(found + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

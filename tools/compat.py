@@ -1,0 +1,114 @@
+"""The compatibility matrix of hosts, measured: runs each host's tests against the package that is installed here.
+
+A host whose package is missing keeps the row that another environment measured. Rows are kept in
+docs/results/compat.json, and the table is written into docs/adapter.md between its markers.
+Usage: python -P tools/compat.py [HOST ...] (no host: all); --page only writes the table.
+"""
+
+import argparse
+import json
+import platform
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = ROOT / "docs" / "results" / "compat.json"
+PAGE = ROOT / "docs" / "adapter.md"
+BEGIN, END = "<!-- compat: begin -->", "<!-- compat: end -->"
+
+
+class Host(NamedTuple):
+    """A row: the package that must be there, the tests, and what they run against."""
+
+    package: str
+    extra: str
+    tests: tuple[str, ...]
+    how: str
+
+
+CONTRACT = "test_hosts_keep_the_contract.py"
+HOSTS = {
+    "SUMO (libsumo, TraCI)": Host(
+        "libsumo", "sumo", ("test_sumo.py", f"{CONTRACT}::test_sumo_keeps_the_contract"), "real"
+    ),
+    "Gymnasium": Host(
+        "gymnasium", "gym", ("test_gym.py", f"{CONTRACT}::test_gymnasium_and_pettingzoo_keep_the_contract"), "real"
+    ),
+    "PettingZoo": Host("pettingzoo", "pettingzoo", ("test_pettingzoo.py",), "real"),
+    "HighwayEnv": Host(
+        "highway-env", "highway", ("test_highway.py", f"{CONTRACT}::test_highwayenv_keeps_the_contract"), "real"
+    ),
+    "MetaDrive": Host("metadrive-simulator", "metadrive", ("test_metadrive.py",), "real, headless"),
+    "gRPC service (AlpaSim's wire)": Host("grpcio", "serve", ("test_serve.py",), "real gRPC; AlpaSim itself not run"),
+}
+
+
+def measure(name: str, host: Host) -> dict[str, Any] | None:
+    """Return a host's row, or None where its package is not installed."""
+    try:
+        version = metadata.version(host.package)
+    except metadata.PackageNotFoundError:
+        return None
+    tests = [str(ROOT / "tests" / "sim_adapter" / test) for test in host.tests]
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    counts = {what: int(number) for number, what in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)}
+    return {
+        "host": name,
+        "extra": host.extra,
+        "package": host.package,
+        "version": version,
+        "how": host.how,
+        "passed": counts.get("passed", 0),
+        "failed": counts.get("failed", 0) + counts.get("error", 0),
+        "skipped": counts.get("skipped", 0),
+        "python": platform.python_version(),
+    }
+
+
+def table(rows: dict[str, Any]) -> str:
+    """Return the matrix as Markdown."""
+    lines = [
+        "| host | package | extra | tested against | tests passed | failed |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in (rows[name] for name in HOSTS if name in rows):
+        lines.append(
+            f"| {row['host']} | {row['package']} {row['version']} | `[{row['extra']}]` | {row['how']} | "
+            f"{row['passed']} | {row['failed']} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure, and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("hosts", nargs="*", metavar="HOST", help=", ".join(HOSTS))
+    parser.add_argument("--page", action="store_true")
+    options = parser.parse_args()
+    unknown = set(options.hosts) - set(HOSTS)
+    if unknown:
+        parser.error(f"unknown host {sorted(unknown)[0]!r}; known: {', '.join(HOSTS)}")
+    measured = {}
+    for name in [] if options.page else options.hosts or HOSTS:
+        row = measure(name, HOSTS[name])
+        print(
+            f"{name}: " + ("not installed here" if row is None else f"{row['passed']} passed, {row['failed']} failed")
+        )
+        if row is not None:
+            measured[name] = row
+    # Read only now: another environment may have measured its hosts meanwhile.
+    rows = (json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else {}) | measured
+    ROWS.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}", encoding="utf-8")
+    return 1 if any(row["failed"] for row in measured.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
