@@ -108,7 +108,7 @@ class Bridge:
         data = getattr(engine, "data_manager", None)
         recorded: Mapping[str, Any] | None = data.current_scenario["map_features"] if data else None
         waymo = data is not None and data.current_scenario["metadata"].get("dataset") == "waymo"
-        built = map_features(recorded or engine.current_map.get_map_features(), waymo, False, {})
+        built, _ = map_features(recorded or engine.current_map.get_map_features(), waymo, False, {})
         features = built.build({}, Origin.RECORDED)
         self._lanes = {str(name): int(number) for name, number in zip(built.names, features.id, strict=True)}
         return features
