@@ -114,9 +114,8 @@ def _fabric(machine: Machine) -> Any:
     devices: str | int = int(machine.devices) if machine.devices.isdigit() else machine.devices
     if machine.accelerator == "cpu" and devices == "auto":
         devices = 1
-    fabric = Fabric(
-        accelerator=machine.accelerator, devices=devices, num_nodes=machine.nodes, precision=machine.precision
-    )
+    precision: Any = machine.precision  # Fabric's type lists all words that it knows
+    fabric = Fabric(accelerator=machine.accelerator, devices=devices, num_nodes=machine.nodes, precision=precision)
     fabric.launch()
     return fabric
 
