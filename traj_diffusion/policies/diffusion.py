@@ -251,11 +251,12 @@ class DiffusionPolicy:
         def of_block(value: Tensor) -> Tensor:
             return torch.stack([value[world, future] for world, future in filled])
 
-        def network(x_t: Tensor, t: Tensor) -> Tensor:
+        def predict(x_t: Tensor, t: Tensor) -> Tensor:
             return self.model(x_t[:, :, None], t[:, None, None].expand(*x_t.shape[:2], 1), scenes)[:, :, 0]
 
+        network: Denoiser = predict
         if walk.deadline is not None:
-            network = _in_time(network, walk.deadline, time.perf_counter() - began)
+            network = _in_time(predict, walk.deadline, time.perf_counter() - began)
         x_T = of_block(walk.x_T)
         if walk.known is None or walk.is_known is None:
             return self.denoise(network, x_T, walk.grid)[: len(block)]

@@ -1,6 +1,7 @@
 """Observations that hosts get wrong: mutations of a good one, for traffic models to work with or to refuse."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,8 @@ def mutated(seen: Observation, rng: np.random.Generator) -> Observation:
             flat = changed[name].reshape(-1)
             with np.errstate(all="ignore"):
                 flat[int(rng.integers(0, len(flat)))] = np.array(rng.choice(ODD)).astype(changed[name].dtype)
-    return replace(seen, time=time, given=given, **changed)
+    fields: dict[str, Any] = {**changed}
+    return replace(seen, time=time, given=given, **fields)
 
 
 def _path(seen: Observation, rng: np.random.Generator) -> GivenFuture:
