@@ -51,7 +51,9 @@ def test_python_blocks_name_what_is_there() -> None:
     assert {name for name in used if not hasattr(td, name)} == set()
 
 
-def test_shell_blocks_parse() -> None:
+def test_shell_blocks_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "variants").mkdir()  # an earlier line makes it
     lines = [line for code in blocks("parse") for line in commands(code)]
     assert len(lines) >= 5
     for program, verb, *arguments in lines:
