@@ -11,12 +11,9 @@ from traj_diffusion.errors import BadFile
 
 # What lies beside recordings: (bytes in its head, end of its name, what it is). Either of the first two may be empty.
 _KNOWN = (
-    (b"<OpenDRIVE", "", "a road map (OpenDRIVE), and no recording"),
     (b"<OpenSCENARIO", "", "a storyboard for a simulator (OpenSCENARIO), and no recording"),
-    (b"<commonRoad", "", "a CommonRoad scenario"),
     (b"<routes", "", "traffic demand for SUMO, and no recording"),
     (b"Configuration", ".sumocfg", "settings for SUMO, and no recording"),
-    (b"<net ", "", "a road network (SUMO), and no recording"),
     (b'"lane_segments"', "", "a map of Argoverse 2, which is read with the scenario beside it"),
     (b"ARROW1", ".feather", "a table of an Argoverse 2 sensor log"),
     (b"ARROW1", "", "an Arrow table"),

@@ -57,6 +57,7 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
     (source / "sd_damaged.pkl").write_bytes(b"no pickle")
     (source / "README.md").write_text("# hello")
     (source / "net.xml").write_text("<net version='1'></net>")
+    (source / "story.xosc").write_text("<?xml version='1.0'?><OpenSCENARIO></OpenSCENARIO>")
     (source / "void").touch()
     (source / ".hidden").write_text("x")
     (source / "list.json").write_text(json.dumps([{"file": "two.tfrecord"}]))
@@ -69,7 +70,7 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
     assert read == {"a.scene.npz": (1, 1, 2), "two.tfrecord": (2, 12, 5), "cut.tfrecord": (1, 1, 3)}
     assert found["a.scene.npz"].repaired == {"ids made up": 2}
     assert found["nobody.scene.npz"].left_out == {"no agent is valid at its current index": 1}
-    assert found["map.scene.npz"].left_out == {"it has no agents": 1}
+    assert found["map.scene.npz"].left_out == found["net.xml"].left_out == {"it has no agents": 1}
     assert {Path(file.file).name for file in report.broken} == {"cut.tfrecord", "sd_damaged.pkl"}
     why = {name: file.why for name, file in found.items() if file.why}
     assert why.pop("cut.tfrecord", "").startswith(
@@ -79,7 +80,7 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
     assert why == {
         "sd_damaged.pkl": unknown,
         "README.md": f"{unknown}: text",
-        "net.xml": f"{unknown}: a road network (SUMO), and no recording",
+        "story.xosc": f"{unknown}: a storyboard for a simulator (OpenSCENARIO), and no recording",
         "void": "an empty file",
         ".hidden": "a hidden file",
         "list.json": f"{unknown}: a list, of scenes perhaps, which are read where they lie",

@@ -163,7 +163,7 @@ def test_the_recorded_nuplan_log_is_seven_windows(shared: Path) -> None:
 
 @pytest.mark.data
 def test_the_recorded_history_drives_where_its_headings_point(shared: Path) -> None:
-    (scene,) = read_scenes(shared / "data" / "ngsim" / "ngsim_i80_smarts")
+    (scene,) = read_scenes(shared / "data" / "ngsim" / "ngsim_i80_smarts" / "50_actors_i80_0400-0415.shf")
     agents = scene.agents
     assert (len(agents), scene.steps, scene.current_index) == (50, 91, 10)
     assert agents.valid.all()
