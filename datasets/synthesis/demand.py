@@ -9,7 +9,7 @@ from traj_diffusion.scene import AgentKind
 
 TYPES = 24  # drivers' characters per town
 FEWEST = 8  # vehicles at a time
-MOST = 180  # of cars and of walkers at a time
+MOST = 220  # of cars and of walkers at a time
 FILL = 10.0  # s within which the town fills up
 TURNS = {"s": 0.4, "l": 0.3, "r": 0.3, "L": 0.3, "R": 0.3}
 
@@ -38,10 +38,10 @@ def draw_demand(rng: np.random.Generator, network: Network, until: float) -> Dem
     walkable = [e for e in network.ends if any(network.lanes[lane].pedestrians for lane in network.edges[e])]
     length = {e: network.lanes[network.edges[e][0]].length for e in network.ends}
     km = sum(length[e] for e in drivable) / 1000
-    density = np.exp(rng.uniform(np.log(6), np.log(55)))  # vehicles per km of directed road
+    density = np.exp(rng.uniform(np.log(8), np.log(70)))  # vehicles per km of directed road
     cars = int(np.clip(density * km, FEWEST, MOST))
     cyclists = int(cars * (rng.uniform(0.05, 0.4) if rng.random() < 0.6 and cyclable else 0.0))
-    walkers = int(min(km * np.exp(rng.uniform(np.log(4), np.log(70))), MOST)) if rng.random() < 0.75 else 0
+    walkers = int(min(km * np.exp(rng.uniform(np.log(5), np.log(90))), MOST)) if rng.random() < 0.75 else 0
     _types(rng, demand)
     weight = np.array([length[e] for e in drivable])
     weight /= weight.sum()

@@ -37,7 +37,7 @@ def draw_parked(rng: np.random.Generator, network: Network, drivable: shapely.Ge
     driveways: list[np.ndarray] = []
     taken = shapely.buffer(drivable, 0.3)
     shapely.prepare(taken)
-    lot_share, house_share = rng.uniform(0, 0.5), rng.uniform(0.2, 0.8)
+    lot_share, house_share = rng.uniform(0, 0.7), rng.uniform(0.3, 1.0)
     for edge, names in network.edges.items():
         outer = network.lanes[names[0]] if names else None
         if edge not in network.ends or outer is None or outer.length < 45 or outer.speed > FAST:

@@ -21,9 +21,9 @@ from traj_diffusion.datasets.synthesis.windows import STEPS, cut_scene, find_win
 from traj_diffusion.errors import HostError
 from traj_diffusion.scene import Scene
 
-SCENES_PER_NETWORK = 8
+SCENES_PER_NETWORK = 12
 WARM_UP = 25.0  # s
-ROUNDS = 4  # windows in time per run
+ROUNDS = 5  # windows in time per run
 PAUSE = 5  # steps between windows in time
 ATTEMPTS = 5
 _OPENDRIVE_OPTIONS = ("--offset.disable-normalization", "--no-turnarounds.except-deadend", "--precision", "3")
