@@ -1,6 +1,14 @@
 """From scenes to what the network sees. Needs no reader and no simulator."""
 
-from traj_diffusion.datasets.conditioning.pieces import CODES, PIECE_LENGTH, PIECE_POINTS, MapPieces, cut_map
+from traj_diffusion.datasets.conditioning.pieces import (
+    CODES,
+    KIND_OF_CODE,
+    PIECE_LENGTH,
+    PIECE_POINTS,
+    PLAIN_CODE,
+    MapPieces,
+    cut_map,
+)
 from traj_diffusion.datasets.conditioning.tensors import (
     ABSENT_ROUTE,
     HISTORY_FEATURES,
@@ -21,10 +29,12 @@ __all__ = [
     "CODES",
     "HISTORY_FEATURES",
     "HISTORY_STEPS",
+    "KIND_OF_CODE",
     "OFF_ROUTE",
     "ON_ROUTE",
     "PIECE_LENGTH",
     "PIECE_POINTS",
+    "PLAIN_CODE",
     "Conditioning",
     "MapPieces",
     "MapTensors",

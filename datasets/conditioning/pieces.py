@@ -20,6 +20,8 @@ _SUBTYPES = {
     MapKind.DRIVEWAY: 1,
 }
 CODES = sum(_SUBTYPES.values())
+KIND_OF_CODE = tuple(kind for kind, subtypes in _SUBTYPES.items() for _ in range(subtypes))
+PLAIN_CODE = tuple(KIND_OF_CODE.index(kind) for kind in KIND_OF_CODE)  # the code of the same kind whose type is unknown
 
 
 @dataclass(frozen=True)

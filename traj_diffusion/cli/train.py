@@ -18,6 +18,7 @@ VALIDATION_SCENES = 16
 @click.command(
     epilog="\b\nExamples:\n  traj-diffusion train --config tiny --cache cache --out runs/tiny steps=2000 batch=8\n"
     "  traj-diffusion train --config small --cache cache --out runs/small --validate held-out/\n"
+    "  traj-diffusion train --config small --cache mine --out runs/mine --from small steps=2000 learning_rate=0.0001\n"
     "  traj-diffusion train --config base --cache cache --out runs/base --accelerator cuda --precision bf16-mixed"
 )
 @click.option("--config", default="tiny", show_default=True, help="A setting in configs/train.")
@@ -34,6 +35,9 @@ VALIDATION_SCENES = 16
     "--data", default="not stated", help="What the cache holds and under which licence; kept with the weights."
 )
 @click.option("--validate", metavar="SCENES", help=f"Score the model on up to {VALIDATION_SCENES} scenes as it learns.")
+@click.option(
+    "--from", "start", metavar="CHECKPOINT", help="Begin at these weights (bundled name or file): fine-tuning."
+)
 @click.option("--threads", default=None, type=_COUNT, help="Threads of torch.  [default: all cores]")
 @click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option("--devices", default="auto", show_default=True, help="GPUs (or processes, on CPUs) of each node.")
@@ -52,6 +56,7 @@ def train(
     out: Path,
     data: str,
     validate: str | None,
+    start: str | None,
     threads: int | None,
     accelerator: str,
     devices: str,
@@ -69,6 +74,7 @@ def train(
 
     from traj_diffusion.datasets import read_scenes
     from traj_diffusion.datasets.cache import load_augment, open_caches
+    from traj_diffusion.model import find_checkpoint
     from traj_diffusion.training import Machine, validation
     from traj_diffusion.training import train as run
     from traj_diffusion.training.config import load_train_config
@@ -88,6 +94,7 @@ def train(
         view.show,
         Machine(accelerator, devices, nodes, precision),
         partial(validation, held_out) if held_out else None,
+        None if start is None else find_checkpoint(start),
     )
     view.close()
     click.echo(f"checkpoint: {path}")

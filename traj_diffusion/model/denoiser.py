@@ -14,18 +14,10 @@ from torch import Tensor, nn
 from traj_diffusion.kinematics import ACTION
 from traj_diffusion.model.config import ModelConfig
 from traj_diffusion.model.encoder import SceneContext
-from traj_diffusion.model.layers import Attention, FeedForward, attend, fourier
+from traj_diffusion.model.layers import Attention, FeedForward, Memory, attend, fourier
 
 PHASES = 2  # in which an agent sums up its plan for its neighbours
 N_MODULATIONS = 8  # shift and scale for each of the four sublayers
-
-
-@dataclass(frozen=True)
-class PreparedLayer:
-    """Keys and values of one layer, the same at every step."""
-
-    surroundings: tuple[Tensor, Tensor]
-    relation: Float[Tensor, "B A m e"]
 
 
 @dataclass(frozen=True)
@@ -33,30 +25,28 @@ class Prepared:
     """A scene as the denoiser wants it: made once per tick, used at every denoising step."""
 
     agent: Float[Tensor, "B A d"]
+    key: Float[Tensor, "B A h n e"]  # of the surroundings, for all layers
+    value: Float[Tensor, "B A h n e"]
     seen: Bool[Tensor, "B A n"]
     near_agents: Int[Tensor, "B A m"]
     near_agents_valid: Bool[Tensor, "B A m"]
-    layers: tuple[PreparedLayer, ...]
+    relation: tuple[Float[Tensor, "B A m f"], ...]  # how the near agents lie, for each layer
 
     @classmethod
     def stack(cls, scenes: Sequence["Prepared"]) -> "Prepared":
         """Return scenes of the same agents along the batch axis, in that order."""
-        layers = zip(*(scene.layers for scene in scenes), strict=True)
+
+        def joined(name: str) -> Tensor:
+            return torch.cat([getattr(scene, name) for scene in scenes])
+
         return cls(
-            agent=torch.cat([scene.agent for scene in scenes]),
-            seen=torch.cat([scene.seen for scene in scenes]),
-            near_agents=torch.cat([scene.near_agents for scene in scenes]),
-            near_agents_valid=torch.cat([scene.near_agents_valid for scene in scenes]),
-            layers=tuple(
-                PreparedLayer(
-                    surroundings=(
-                        torch.cat([layer.surroundings[0] for layer in same]),
-                        torch.cat([layer.surroundings[1] for layer in same]),
-                    ),
-                    relation=torch.cat([layer.relation for layer in same]),
-                )
-                for same in layers
-            ),
+            agent=joined("agent"),
+            key=joined("key"),
+            value=joined("value"),
+            seen=joined("seen"),
+            near_agents=joined("near_agents"),
+            near_agents_valid=joined("near_agents_valid"),
+            relation=tuple(torch.cat(same) for same in zip(*(scene.relation for scene in scenes), strict=True)),
         )
 
 
@@ -106,6 +96,7 @@ class DenoiserLayer(nn.Module):
         super().__init__()
         width, heads = config.width, config.n_heads
         self.time = Attention(width, heads)
+        self.times = Memory(width, heads)
         self.scene = Attention(width, heads)
         self.others = NeighbourAttention(config)
         self.feed_forward = FeedForward(width, config.expansion)
@@ -113,17 +104,11 @@ class DenoiserLayer(nn.Module):
         # One modulation for all layers and a table for each (adaLN-single, Chen et al. 2024).
         self.table = nn.Parameter(torch.zeros(N_MODULATIONS, width))
 
-    def prepare(self, context: SceneContext) -> PreparedLayer:
-        """Return what does not change from step to step."""
-        return PreparedLayer(
-            surroundings=self.scene.prepare(context.surroundings), relation=self.others.relation(context.agent_relation)
-        )
-
     def forward(
         self,
         x: Float[Tensor, "B A K C d"],
         modulation: Float[Tensor, "B A K 8 d"],
-        prepared: PreparedLayer,
+        relation: Float[Tensor, "B A m f"],
         scene: Prepared,
     ) -> Float[Tensor, "B A K C d"]:
         shift, scale = (modulation + self.table).unflatten(-2, (4, 2)).unbind(-2)
@@ -133,11 +118,11 @@ class DenoiserLayer(nn.Module):
             return normed * (1 + scale[..., index, None, :]) + shift[..., index, None, :]
 
         h = modulated(0, x)
-        x = x + self.time(h, self.time.prepare(h))
+        x = x + self.time(h, self.times(h))
         h = modulated(1, x)
         futures = h.shape[2]
-        x = x + self.scene(h.flatten(2, 3), prepared.surroundings, scene.seen).unflatten(2, (futures, -1))
-        x = x + self.others(modulated(2, x), prepared.relation, scene.near_agents, scene.near_agents_valid)
+        x = x + self.scene(h.flatten(2, 3), (scene.key, scene.value), scene.seen).unflatten(2, (futures, -1))
+        x = x + self.others(modulated(2, x), relation, scene.near_agents, scene.near_agents_valid)
         return x + self.feed_forward(modulated(3, x))
 
 
@@ -151,6 +136,7 @@ class Denoiser(nn.Module):
         self.embed = nn.Linear(config.knots_per_token * ACTION, width)
         self.place = nn.Parameter(torch.randn(config.knots // config.knots_per_token, width) * 0.02)
         self.level = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, N_MODULATIONS * width))
+        self.surroundings = Memory(width, config.n_heads)
         self.layers = nn.ModuleList(DenoiserLayer(config) for _ in range(config.denoiser_layers))
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, config.knots_per_token * ACTION)
@@ -158,13 +144,16 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def prepare(self, context: SceneContext) -> Prepared:
-        """Return keys and values of all layers."""
+        """Return what does not change from step to step."""
+        key, value = self.surroundings(context.surroundings)
         return Prepared(
             agent=context.agent,
+            key=key,
+            value=value,
             seen=context.seen,
             near_agents=context.near_agents,
             near_agents_valid=context.near_agents_valid,
-            layers=tuple(layer.prepare(context) for layer in self.layers),  # type: ignore[operator]
+            relation=tuple(layer.others.relation(context.agent_relation) for layer in self.layers),  # type: ignore[union-attr,operator]
         )
 
     def forward(
@@ -174,6 +163,6 @@ class Denoiser(nn.Module):
         tokens = x_t.flatten(-2).unflatten(-1, (-1, self.config.knots_per_token * ACTION))
         x = self.embed(tokens) + self.place + scene.agent[:, :, None, None]
         modulation = self.level(fourier(t, self.config.width)).unflatten(-1, (N_MODULATIONS, -1))
-        for layer, prepared in zip(self.layers, scene.layers, strict=True):
-            x = layer(x, modulation, prepared, scene)
+        for layer, relation in zip(self.layers, scene.relation, strict=True):
+            x = layer(x, modulation, relation, scene)
         return self.out(self.norm(x)).flatten(-2).unflatten(-1, (-1, ACTION))

@@ -10,19 +10,32 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from traj_diffusion.datasets.conditioning import CODES, HISTORY_FEATURES, PIECE_POINTS, Conditioning, MapTensors
+from traj_diffusion.datasets.conditioning import (
+    CODES,
+    HISTORY_FEATURES,
+    KIND_OF_CODE,
+    PIECE_POINTS,
+    Conditioning,
+    MapTensors,
+)
 from traj_diffusion.model.config import ModelConfig
-from traj_diffusion.model.layers import Attention, FeedForward
-from traj_diffusion.model.neighbours import RELATIVE_FEATURES, gather, nearest, relative
+from traj_diffusion.model.layers import Attention, FeedForward, Memory
+from traj_diffusion.model.neighbours import RELATIVE_FEATURES, gather, nearest, outline, relative
+from traj_diffusion.scene import MapKind
 
 N_KINDS = 5  # AgentKind, and 0 for nobody
 N_LIGHT_STATES = 9
 N_ROUTE_CODES = 3
+# By how much [m] pieces count as further away than they are: where roads run and end matters more than their paint.
+_LESS_TELLING = {MapKind.ROAD_LINE: 6.0, MapKind.SPEED_BUMP: 10.0, MapKind.DRIVEWAY: 12.0}
+_BEYOND = torch.tensor([_LESS_TELLING.get(kind, 0.0) for kind in KIND_OF_CODE])
+STILL = 0.3  # m/s; whoever is slower is rarely in the way of what others plan
+STILL_BEYOND = 15.0  # m by which those count as further away when it comes to plans
 
 
 @dataclass(frozen=True)
 class SceneContext:
-    """What is known of each agent's surroundings, in its own frame."""
+    """What is known of the surroundings of each agent that is planned for, in its own frame."""
 
     agent: Float[Tensor, "B A d"]
     surroundings: Float[Tensor, "B A n d"]
@@ -49,7 +62,7 @@ class MapEncoder(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """An agent asks its surroundings, then thinks."""
+    """An agent asks its surroundings, then thinks. All layers ask the same memory."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -58,13 +71,9 @@ class EncoderLayer(nn.Module):
         self.norm_ask, self.norm_think = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
 
     def forward(
-        self,
-        agent: Float[Tensor, "B A d"],
-        surroundings: Float[Tensor, "B A n d"],
-        seen: Bool[Tensor, "B A n"],
+        self, agent: Float[Tensor, "B A d"], memory: tuple[Tensor, Tensor], seen: Bool[Tensor, "B A n"]
     ) -> Float[Tensor, "B A d"]:
-        prepared = self.attention.prepare(surroundings)
-        agent = agent + self.attention(self.norm_ask(agent)[..., None, :], prepared, seen)[..., 0, :]
+        agent = agent + self.attention(self.norm_ask(agent)[..., None, :], memory, seen)[..., 0, :]
         return agent + self.feed_forward(self.norm_think(agent))
 
 
@@ -81,31 +90,47 @@ class SceneEncoder(nn.Module):
         self.kind = nn.Embedding(N_KINDS, width)
         self.light = nn.Embedding(N_LIGHT_STATES, width)
         self.route = nn.Embedding(N_ROUTE_CODES, width)
-        self.see_map = Relation(width)
+        self.see_map = Relation(width, RELATIVE_FEATURES + 2 * PIECE_POINTS + 5)
         self.see_light = Relation(width)
         self.see_agent = Relation(width)
         self.alone = nn.Parameter(torch.zeros(width))  # so that there is always something to attend to
+        self.memory = Memory(width, config.n_heads)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        for embedding in (self.kind, self.light, self.route, self.map.code):
+            nn.init.normal_(embedding.weight, std=0.1)  # what no scene shows must not drown what it does
 
-    def forward(self, c: Conditioning, tensors: MapTensors, map_tokens: Float[Tensor, "b M d"]) -> SceneContext:
-        """Return the context of every agent. `tensors` and `map_tokens` may have a batch axis of 1, shared by all."""
-        cfg, worlds = self.config, c.valid.shape[0]
-        place, pose, velocity = c.pose[..., :2], c.pose, c.velocity
+    def forward(
+        self, c: Conditioning, tensors: MapTensors, map_tokens: Float[Tensor, "b M d"], focus: int | None = None
+    ) -> SceneContext:
+        """Return the context of the first `focus` agents, or of all of them; the others are only seen.
+
+        `tensors` and `map_tokens` may have a batch axis of 1, shared by all.
+        """
+        cfg, worlds, ours = self.config, c.valid.shape[0], slice(focus)
+        pose, velocity = c.pose[:, ours], c.velocity[:, ours]
+        place = pose[..., :2]
 
         map_pose = tensors.pose.expand(worlds, -1, -1)
         pieces, pieces_seen = nearest(
             place,
             velocity,
             map_pose[..., :2],
-            tensors.length.expand(worlds, -1) / 2,
+            (tensors.length / 2 - _BEYOND.to(place)[tensors.code]).expand(worlds, -1),
             tensors.valid.expand(worlds, -1)[:, None],
             cfg.near_map,
         )
-        on_route = c.route.expand(worlds, -1, -1).gather(2, pieces)
+        on_route = c.route[:, ours].expand(worlds, -1, -1).gather(2, pieces)
         still = torch.zeros_like(pieces, dtype=place.dtype)[..., None].expand(*pieces.shape, 2)
+        piece_pose = gather(map_pose, pieces)
         map_pairs = self.see_map(
             gather(self.see_map.what(map_tokens), pieces) + self.route(on_route),
-            relative(pose, velocity, gather(map_pose, pieces), still),
+            torch.cat(
+                [
+                    relative(pose, velocity, piece_pose, still),
+                    outline(pose, piece_pose, gather(tensors.points, pieces)),
+                ],
+                -1,
+            ),
         )
 
         lights, lights_seen = nearest(
@@ -116,24 +141,32 @@ class SceneEncoder(nn.Module):
             c.light_valid[:, None],
             cfg.near_lights,
         )
-        light_route = c.light_route.expand(worlds, -1, -1).gather(2, lights)
+        light_route = c.light_route[:, ours].expand(worlds, -1, -1).gather(2, lights)
         light_tokens = self.see_light.what(self.light(gather(c.light_state, lights))) + self.route(light_route)
         still = torch.zeros_like(lights, dtype=place.dtype)[..., None].expand(*lights.shape, 2)
         light_pairs = self.see_light(light_tokens, relative(pose, velocity, gather(c.light_pose, lights), still))
 
-        others = c.valid[:, None] & ~torch.eye(c.valid.shape[1], dtype=torch.bool, device=c.valid.device)
-        agents, agents_seen = nearest(place, velocity, place, torch.zeros_like(place[..., 0]), others, cfg.near_agents)
-        relation = relative(pose, velocity, gather(pose, agents), gather(velocity, agents))
-
         history = torch.cat([(c.history * _HISTORY_SCALE.to(c.history)).flatten(-2), c.size / 5, c.speed / 10], -1)
-        agent = self.history(history) + self.kind(c.kind)
+        everybody = self.history(history) + self.kind(c.kind)
+        near = torch.zeros_like(c.pose[..., 0])
+        others = c.valid[:, None] & ~torch.eye(c.valid.shape[1], dtype=torch.bool, device=c.valid.device)[ours]
+        agents, agents_seen = nearest(place, velocity, c.pose[..., :2], near, others, cfg.near_agents)
+        relation = relative(pose, velocity, gather(c.pose, agents), gather(c.velocity, agents))
+        agent_pairs = self.see_agent(gather(self.see_agent.what(everybody), agents), relation)
+
+        agent = everybody[:, ours]
+        beyond = near[:, ours] - STILL_BEYOND * (velocity.norm(dim=-1) < STILL)
+        planners, planners_seen = nearest(place, velocity, place, beyond, others[..., ours], cfg.near_agents)
+        plan_relation = relative(pose, velocity, gather(pose, planners), gather(velocity, planners))
+        plan_pairs = self.see_agent(gather(self.see_agent.what(agent), planners), plan_relation)
+
         alone = self.alone.expand(*agent.shape[:2], 1, -1)
-        seen = torch.cat([pieces_seen, lights_seen, agents_seen, torch.ones_like(c.valid)[..., None]], -1)
-        agent_pairs = self.see_agent(gather(self.see_agent.what(agent), agents), relation)
+        seen = torch.cat([pieces_seen, lights_seen, agents_seen, torch.ones_like(agents_seen[..., :1])], -1)
         surroundings = torch.cat([map_pairs, light_pairs, agent_pairs, alone], -2)
+        memory = self.memory(surroundings)
         for layer in self.layers:
-            agent = layer(agent, surroundings, seen)
-        return SceneContext(agent, surroundings, seen, agents, agents_seen, agent_pairs)
+            agent = layer(agent, memory, seen)
+        return SceneContext(agent, surroundings, seen, planners, planners_seen, plan_pairs)
 
 
 _HISTORY_SCALE = torch.tensor([0.1, 0.1, 1.0, 1.0, 0.1, 0.1, 1.0])
@@ -145,10 +178,10 @@ class Relation(nn.Module):
     `what` is applied before things are gathered, once for each thing and not once for each pair.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, features: int = RELATIVE_FEATURES) -> None:
         super().__init__()
         self.what = nn.Linear(width, width)
-        self.where = nn.Sequential(nn.Linear(RELATIVE_FEATURES, width), nn.GELU(), nn.Linear(width, width))
+        self.where = nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, what: Float[Tensor, "B A n d"], where: Float[Tensor, "B A n f"]) -> Float[Tensor, "B A n d"]:

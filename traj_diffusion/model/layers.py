@@ -20,20 +20,28 @@ class FeedForward(nn.Module):
         return self.down(functional.gelu(self.up(x), approximate="tanh"))
 
 
+class Memory(nn.Module):
+    """Keys and values of what is asked; made once, and shared by all layers that ask."""
+
+    def __init__(self, width: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+
+    def forward(self, memory: Float[Tensor, "*lead m d"]) -> tuple[Tensor, Tensor]:
+        """Return keys and values [*lead, heads, m, d / heads]."""
+        key, value = self.key_value(memory).unflatten(-1, (2, self.n_heads, -1)).unbind(-3)
+        return key.transpose(-2, -3), value.transpose(-2, -3)
+
+
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017); keys and values may be prepared once and used at every step."""
+    """Multi-head attention to a `Memory` (Vaswani et al. 2017)."""
 
     def __init__(self, width: int, n_heads: int) -> None:
         super().__init__()
         self.n_heads = n_heads
         self.query = nn.Linear(width, width, bias=False)
-        self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width)
-
-    def prepare(self, memory: Float[Tensor, "*lead m d"]) -> tuple[Tensor, Tensor]:
-        """Return keys and values [*lead, heads, m, d / heads]."""
-        key, value = self.key_value(memory).unflatten(-1, (2, self.n_heads, -1)).unbind(-3)
-        return key.transpose(-2, -3), value.transpose(-2, -3)
 
     def forward(
         self,
@@ -56,7 +64,13 @@ def attend(
     lead = query.shape[:-3]
     query, key, value = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
     mask = None if valid is None else valid.reshape(-1, 1, 1, valid.shape[-1]).expand(-1, 1, query.shape[-2], -1)
-    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).unflatten(0, lead)
+    if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        # The kernel's backward pass in bfloat16 takes three times as long as in float32.
+        with torch.autocast("cpu", enabled=False):
+            found = functional.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=mask)
+    else:
+        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return found.unflatten(0, lead)
 
 
 def fourier(value: Float[Tensor, "*lead"], width: int) -> Float[Tensor, "*lead d"]:

@@ -37,9 +37,11 @@ class TrafficDiffusion(nn.Module):
         """Return one vector per map piece; once per map."""
         return self.encoder.map(tensors)
 
-    def encode(self, c: Conditioning, tensors: MapTensors, map_tokens: Float[Tensor, "b M d"]) -> Prepared:
-        """Return the scene as the denoiser wants it; once per tick."""
-        return self.denoiser.prepare(self.encoder(c, tensors, map_tokens))
+    def encode(
+        self, c: Conditioning, tensors: MapTensors, map_tokens: Float[Tensor, "b M d"], focus: int | None = None
+    ) -> Prepared:
+        """Return the scene as the denoiser wants it, of the first `focus` agents or of all; once per tick."""
+        return self.denoiser.prepare(self.encoder(c, tensors, map_tokens, focus))
 
     def forward(
         self, x_t: Float[Tensor, "B A K k 3"], t: Float[Tensor, "B A K"], scene: Prepared

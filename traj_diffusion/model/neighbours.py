@@ -4,11 +4,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from traj_diffusion.geometry import to_local, wrap_angle
+from traj_diffusion.geometry import rotate, to_local, wrap_angle
 
 LOOKAHEAD = 2.0  # s; near is what is near now, or near where the present velocity leads in this time
 MAX_LEAD = 30.0  # m
 RELATIVE_FEATURES = 9
+FINE = 3.0  # m; offsets of the nearest point saturate about here, so that a lane's width fills the scale
 
 
 def nearest(
@@ -64,3 +65,28 @@ def relative(
         ],
         -1,
     )
+
+
+def outline(
+    pose: Float[Tensor, "B A 3"], other: Float[Tensor, "B A n 3"], points: Float[Tensor, "B A n P 2"]
+) -> Float[Tensor, "B A n f"]:
+    """Return polylines, given in frames of their own, as agents see them: 2 P + 5 features.
+
+    All points (over 20 m); of the point that is nearest, on a log scale how far it is, its offset on a fine scale, and
+    the direction of the polyline there. Where a lane's middle or a kerb lies beside the agent stands there as a number.
+    """
+    turn = other[..., 2] - pose[..., None, 2]
+    place = to_local(other[..., :2], pose[..., None, :2], pose[..., None, 2])
+    seen = rotate(points, turn[..., None]) + place[..., None, :]
+    start, along = seen[..., :-1, :], seen.diff(dim=-2)
+    share = (-(start * along).sum(-1) / along.square().sum(-1).clamp(min=1e-6)).clamp(0, 1)
+    foot = start + share[..., None] * along
+    gap = foot.norm(dim=-1)
+    first = gap.argmin(-1, keepdim=True)
+    distance = gap.gather(-1, first)
+    which = first[..., None].expand(*first.shape, 2)
+    offset = foot.gather(-2, which)[..., 0, :]
+    # The nearest point is often a corner, where two segments tie: a blend of those within about a metre jumps nowhere.
+    segment = (along * (-gap).softmax(-1)[..., None]).sum(-2)
+    direction = segment / segment.norm(dim=-1, keepdim=True).clamp(min=1e-3)
+    return torch.cat([seen.flatten(-2) / 20, torch.log1p(distance) / 2, (offset / FINE).tanh(), direction], -1)

@@ -2,10 +2,10 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ from traj_diffusion.geometry import to_world
 from traj_diffusion.kinematics import ACTION, DT, decode
 from traj_diffusion.model import Prepared, TrafficDiffusion, find_checkpoint, load_checkpoint
 from traj_diffusion.policies.inpainting import given_actions
+from traj_diffusion.policies.lean import Guidance, Surroundings, lean
+from traj_diffusion.policies.road import RoadField, road_field
 from traj_diffusion.policies.streaming import Memory, carried_over
 from traj_diffusion.scene import Map, OutOfTime, Plan, PlanRequest, Scene, WorldState
 
@@ -49,6 +51,7 @@ DEFAULT_STEPS = 4
 # How noisy the last plan is made before the next one starts from it, as a share of the schedule's time; None: every
 # plan starts from noise. docs/adapter.md has a table of both, and why the start is cold.
 DEFAULT_WARM: float | None = None
+DEFAULT_GUIDANCE: Guidance | None = Guidance()
 # Futures are denoised in blocks of this many, the last one filled up: a row's last bits depend on the shape of its
 # batch, and nobody's future may depend on how many others are asked for. It bounds memory too.
 BLOCK = 8
@@ -63,6 +66,7 @@ class EncodedScene:
     piece_row: np.ndarray
     tensors: MapTensors
     tokens: Tensor
+    field: RoadField | None
     scene: Scene
     row_of: dict[int, int]
 
@@ -98,7 +102,12 @@ class DiffusionPolicy:
     """Joint futures of all agents from a trained denoiser. Keeps nothing between calls."""
 
     def __init__(
-        self, model: TrafficDiffusion, name: str, steps: int = DEFAULT_STEPS, warm: float | None = DEFAULT_WARM
+        self,
+        model: TrafficDiffusion,
+        name: str,
+        steps: int = DEFAULT_STEPS,
+        warm: float | None = DEFAULT_WARM,
+        guidance: Guidance | None = DEFAULT_GUIDANCE,
     ) -> None:
         if steps < 1:
             raise ValueError(f"a plan takes at least one denoising step, not {steps}")
@@ -107,6 +116,7 @@ class DiffusionPolicy:
         self.model = model
         self.steps = steps
         self.warm = warm
+        self.guidance = guidance
         self._name = name
         self._schedule = make_schedule(model.config.schedule)
 
@@ -117,9 +127,9 @@ class DiffusionPolicy:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of weights, denoising steps and warm start, by which policies of one name differ."""
+        """Digest of weights, denoising steps, warm start and guidance, by which policies of one name differ."""
         started = "" if self.warm is None else f" {self.warm}"
-        digest = hashlib.sha256(f"{self.steps}{started}".encode())
+        digest = hashlib.sha256(f"{self.steps}{started} {self.guidance}".encode())
         for weight in self.model.state_dict().values():
             digest.update(weight.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -154,9 +164,15 @@ class DiffusionPolicy:
             piece_row=pieces.row,
             tensors=tensors,
             tokens=tokens,
+            field=None if self.guidance is None else self._field(scene, origin),
             scene=scene,
             row_of={int(agent): row for row, agent in enumerate(scene.agents.id)},
         )
+
+    def _field(self, scene: Scene, origin: np.ndarray) -> RoadField | None:
+        now = scene.current_index
+        field = road_field(scene.map, origin, scene.agents.position[scene.agents.valid[:, now], now])
+        return None if field is None else replace(field, distance=field.distance.to(self.device))
 
     @torch.no_grad()
     def plan(self, request: PlanRequest) -> Plan:
@@ -258,26 +274,57 @@ class DiffusionPolicy:
         if walk.deadline is not None:
             network = _in_time(predict, walk.deadline, time.perf_counter() - began)
         x_T = of_block(walk.x_T)
+        leant = self._leant(c, context, [world for world, _ in filled], len(walk.grid) - 1)
         if walk.known is None or walk.is_known is None:
-            return self.denoise(network, x_T, walk.grid)[: len(block)]
+            return self.denoise(network, x_T, walk.grid, leant)[: len(block)]
         # One noise for all levels, as on the way that DDIM itself takes to the same end.
         eps, known, is_known = of_block(walk.eps), of_block(walk.known), of_block(walk.is_known)
-        denoise = as_denoiser(network, self.model.config.parameterisation, self._schedule)
+        denoise = leant(as_denoiser(network, self.model.config.parameterisation, self._schedule))
         x0 = inpaint(denoise, x_T, self._schedule, walk.grid, Ddim(), lambda draw, shape: eps, known, is_known)
         return x0[: len(block)]
+
+    def _leant(
+        self, c: Conditioning, context: EncodedScene, worlds: list[int], steps: int
+    ) -> Callable[[Denoiser], Denoiser]:
+        """Return what turns a denoiser of these worlds into one that guidance leans in its last steps."""
+        guidance = self.guidance
+        if guidance is None:
+            return lambda denoise: denoise
+        kind = c.kind[worlds]
+        scale = self.model.denormalise(torch.ones(*kind.shape, 1, ACTION, device=self.device), kind)
+        pose, speed, size, valid = c.pose[worlds], c.speed[worlds], c.size[worlds], c.valid[worlds]
+        around = Surroundings.of(pose, speed, size, kind, valid, scale, context.field)
+        first = steps - guidance.last
+
+        def wrap(denoise: Denoiser) -> Denoiser:
+            step = 0
+
+            def denoise_and_lean(x_t: Tensor, t: Tensor) -> Tensor:
+                nonlocal step
+                step += 1
+                x0 = denoise(x_t, t)
+                return lean(x0, around, guidance) if step > first else x0
+
+            return denoise_and_lean
+
+        return wrap
 
     def start(self, eps: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Return x_T, from which sampling starts, of unit noise."""
         return initial_noise(eps, self._schedule)
 
     def denoise(
-        self, network: Denoiser, x_T: Float[Tensor, "*shape"], grid: Tensor | None = None
+        self,
+        network: Denoiser,
+        x_T: Float[Tensor, "*shape"],
+        grid: Tensor | None = None,
+        leant: Callable[[Denoiser], Denoiser] = lambda denoise: denoise,
     ) -> Float[Tensor, "*shape"]:
         """Return x0 by this policy's sampler, from a network (x_t, t) -> prediction; t is [first axis of x_t].
 
         The grid of noise levels is that of the policy's steps unless another is given.
         """
-        denoise = as_denoiser(network, self.model.config.parameterisation, self._schedule)
+        denoise = leant(as_denoiser(network, self.model.config.parameterisation, self._schedule))
         if grid is None:
             grid = uniform_grid(self._schedule, self.steps)
         return sample(denoise, x_T, self._schedule, grid, Ddim())
@@ -352,8 +399,9 @@ def load_model(
     device: str = "cpu",
     steps: int = DEFAULT_STEPS,
     warm: float | None = DEFAULT_WARM,
+    guidance: Guidance | None = DEFAULT_GUIDANCE,
 ) -> DiffusionPolicy:
     """Return a policy that samples from a bundled checkpoint (by name) or from a file."""
     path = find_checkpoint(name_or_file)
     model, _ = load_checkpoint(path, device)
-    return DiffusionPolicy(model, path.stem, steps, warm)
+    return DiffusionPolicy(model, path.stem, steps, warm, guidance)

@@ -7,27 +7,43 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from traj_diffusion.datasets.cache import Sample
-from traj_diffusion.datasets.conditioning import ABSENT_ROUTE, HISTORY_STEPS, Conditioning, MapTensors, condition
+from traj_diffusion.datasets.conditioning import (
+    ABSENT_ROUTE,
+    HISTORY_STEPS,
+    KIND_OF_CODE,
+    PLAIN_CODE,
+    Conditioning,
+    MapTensors,
+    condition,
+)
 from traj_diffusion.geometry import to_local
 from traj_diffusion.kinematics import encode
+from traj_diffusion.scene import MapKind
 from traj_diffusion.training.config import TrainConfig
 from traj_diffusion.training.disturb import disturbed
 
 STANDING = 0.5  # m; who moves less within the plan counts as standing
+_PER_AGENT = ("position", "heading", "velocity", "valid", "size", "kind", "route", "light_route")
+_PLAIN = torch.tensor(PLAIN_CODE)
+_SUBTYPES = torch.tensor([KIND_OF_CODE.count(kind) for kind in KIND_OF_CODE])
+_CROSSWALK, _SPEED_BUMP = (KIND_OF_CODE.index(kind) for kind in (MapKind.CROSSWALK, MapKind.SPEED_BUMP))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One training batch. Futures are in each agent's own frame at the present step."""
+    """One training batch. Futures are in each agent's own frame at the present step.
+
+    The first F of the A agents of the conditioning are denoised; the others are only seen.
+    """
 
     conditioning: Conditioning
     map: MapTensors
-    action: Float[Tensor, "B A k 3"]
-    action_valid: Bool[Tensor, "B A k"]
-    position: Float[Tensor, "B A F 2"]
-    heading: Float[Tensor, "B A F"]
-    valid: Bool[Tensor, "B A F"]
-    weight: Float[Tensor, "B A"]
+    action: Float[Tensor, "B F k 3"]
+    action_valid: Bool[Tensor, "B F k"]
+    position: Float[Tensor, "B F T 2"]
+    heading: Float[Tensor, "B F T"]
+    valid: Bool[Tensor, "B F T"]
+    weight: Float[Tensor, "B F"]
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return a copy on that device."""
@@ -38,30 +54,17 @@ def make_batch(sample: Sample, config: TrainConfig, generator: torch.Generator |
     """Return the batch of cached samples at their current index; with a generator, parts of it are hidden at random."""
     tensors = {name: torch.from_numpy(array) for name, array in sample.items()}
     now = HISTORY_STEPS - 1
+    future = slice(now + 1, now + 1 + config.model.knots * 5)
+    tensors = _in_focus_first(tensors, now, future, generator)
     kind = tensors["kind"].long()
-    valid = tensors["valid"]
-    seen = valid[:, :, : now + 1]
-    route, light_route = tensors["route"].long(), tensors["light_route"].long()
-    light_valid = tensors["light_seen"]
-    if generator is not None:
-        batch, agents = kind.shape
-
-        def chance(share: float, *shape: int) -> Tensor:
-            return torch.rand(shape, generator=generator) < share
-
-        hidden = chance(config.drop_route, batch, agents)[..., None]
-        route = route.masked_fill(hidden, ABSENT_ROUTE)
-        light_route = light_route.masked_fill(hidden, ABSENT_ROUTE)
-        light_valid = light_valid & ~chance(config.drop_lights, batch)[:, None]
-        forgotten = chance(config.drop_history, batch, agents)
-        seen = torch.cat([seen[..., :-1] & ~forgotten[..., None], seen[..., -1:]], -1)
-
+    seen = tensors["valid"][:, :, : now + 1]
     past = (
         tensors["position"][:, :, : now + 1],
         tensors["heading"][:, :, : now + 1],
         tensors["velocity"][:, :, : now + 1],
     )
     if generator is not None:
+        tensors, seen = _hide(tensors, seen, config, generator)
         past = disturbed(*past, kind, config, generator)
     c = condition(
         position=past[0],
@@ -72,18 +75,18 @@ def make_batch(sample: Sample, config: TrainConfig, generator: torch.Generator |
         kind=kind,
         light_pose=tensors["light_pose"],
         light_state=tensors["light_state"].long(),
-        light_valid=light_valid,
-        route=route,
-        light_route=light_route,
+        light_valid=tensors["light_seen"],
+        route=tensors["route"].long(),
+        light_route=tensors["light_route"].long(),
     )
-    frame, facing = c.pose[..., None, :2], c.pose[..., None, 2]
-    future = slice(now + 1, now + 1 + config.model.knots * 5)
-    position = to_local(tensors["position"][:, :, future], frame, facing)
-    heading = tensors["heading"][:, :, future] - past[1][:, :, now:]
-    known = valid[:, :, future] & c.valid[..., None]
-    action, supported = encode(position, heading, known, c.speed, c.kind, c.size[..., 0])
+    ours = slice(None if generator is None else config.focus)
+    frame, facing = c.pose[:, ours, None, :2], c.pose[:, ours, None, 2]
+    position = to_local(tensors["position"][:, ours, future], frame, facing)
+    heading = tensors["heading"][:, ours, future] - past[1][:, ours, now:]
+    known = tensors["valid"][:, ours, future] & c.valid[:, ours, None]
+    action, supported = encode(position, heading, known, c.speed[:, ours], c.kind[:, ours], c.size[:, ours, 0])
     moved = (position.norm(dim=-1) * known).amax(-1) > STANDING
-    weight = torch.where(moved, 1.0, config.standing_weight) * c.valid
+    weight = torch.where(moved, 1.0, config.standing_weight) * c.valid[:, ours]
     return Batch(
         conditioning=c,
         map=MapTensors(
@@ -95,9 +98,55 @@ def make_batch(sample: Sample, config: TrainConfig, generator: torch.Generator |
             valid=tensors["map_valid"],
         ),
         action=action,
-        action_valid=supported & c.valid[..., None],
+        action_valid=supported & c.valid[:, ours, None],
         position=position,
         heading=heading,
         valid=known,
         weight=weight,
     )
+
+
+def _in_focus_first(
+    tensors: dict[str, Tensor], now: int, future: slice, generator: torch.Generator | None
+) -> dict[str, Tensor]:
+    """Return the sample with those in front that will move, then those that stand, each in random order."""
+    if generator is None:
+        return tensors
+    place, valid = tensors["position"], tensors["valid"]
+    far = (place[:, :, future] - place[:, :, now : now + 1]).norm(dim=-1) * valid[:, :, future]
+    moves = far.amax(-1) > STANDING
+    rank = valid[:, :, now].float() + moves + 0.5 * torch.rand(moves.shape, generator=generator)
+    order = rank.argsort(dim=1, descending=True)
+
+    def sorted_along(value: Tensor) -> Tensor:
+        index = order.reshape(*order.shape, *(1,) * (value.ndim - 2)).expand(-1, -1, *value.shape[2:])
+        return value.gather(1, index)
+
+    return {name: sorted_along(value) if name in _PER_AGENT else value for name, value in tensors.items()}
+
+
+def _hide(
+    tensors: dict[str, Tensor], seen: Bool[Tensor, "B A H"], config: TrainConfig, generator: torch.Generator
+) -> tuple[dict[str, Tensor], Bool[Tensor, "B A H"]]:
+    """Return the sample and its history without what sources may lack: routes, lights, limits, types, the past."""
+    batch, agents = tensors["kind"].shape
+
+    def chance(share: float, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator) < share
+
+    hidden = chance(config.drop_route, batch, agents)[..., None]
+    limit, code = tensors["map_speed"], tensors["map_code"].long()
+    plain = _PLAIN[code]
+    code = torch.where(chance(config.drop_types, batch)[:, None], plain, code)
+    # Types that no simulation makes, such as medians and speed bumps, must not be strangers to the model.
+    other = plain + (torch.rand(code.shape, generator=generator) * _SUBTYPES[code]).long()
+    other = torch.where(code == _CROSSWALK, _SPEED_BUMP, other)
+    code = torch.where(chance(config.mistake_types, *code.shape), other, code)
+    forgotten = chance(config.drop_history, batch, agents)
+    return tensors | {
+        "route": tensors["route"].masked_fill(hidden, ABSENT_ROUTE),
+        "light_route": tensors["light_route"].masked_fill(hidden, ABSENT_ROUTE),
+        "light_seen": tensors["light_seen"] & ~chance(config.drop_lights, batch)[:, None],
+        "map_speed": limit.masked_fill(chance(config.drop_limits, batch)[:, None], 0.0),
+        "map_code": code,
+    }, torch.cat([seen[..., :-1] & ~forgotten[..., None], seen[..., -1:]], -1)

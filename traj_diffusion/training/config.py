@@ -7,6 +7,8 @@ from traj_diffusion.configs import checked, override, read_config
 from traj_diffusion.errors import BadConfig
 from traj_diffusion.model import ModelConfig
 
+_HIDDEN = ("drop_route", "drop_lights", "drop_limits", "drop_types", "mistake_types", "drop_history")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -24,8 +26,12 @@ class TrainConfig:
     ema: float = 0.999
     trajectory_weight: float = 0.3
     standing_weight: float = 0.2  # of agents that do not move; most of them are parked
-    drop_route: float = 0.3  # share of agents whose route is hidden
+    focus: int = 16  # agents of a scene that are denoised: those that will move, then others; the rest is only seen
+    drop_route: float = 0.5  # share of agents whose route is hidden
     drop_lights: float = 0.05  # share of scenes whose lights are hidden
+    drop_limits: float = 0.5  # share of scenes whose speed limits are hidden
+    drop_types: float = 0.3  # share of scenes whose lanes, lines and edges are of no type
+    mistake_types: float = 0.05  # share of map pieces that are given another type of their kind
     drop_history: float = 0.1  # share of agents of which only the present is shown
     mixed_levels: float = 0.25  # share of futures in which every agent has a noise level of its own
     disturb: float = 0.5  # share of moving vehicles and cyclists whose past is drawn off the record
@@ -38,10 +44,10 @@ class TrainConfig:
     accumulate: int = 1  # parts into which a batch is cut, one after the other
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "noise_draws", "save_every", "validate_every", "accumulate"):
+        for name in ("steps", "batch", "noise_draws", "focus", "save_every", "validate_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise BadConfig(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("drop_route", "drop_lights", "drop_history", "mixed_levels", "disturb", "decay"):
+        for name in (*_HIDDEN, "mixed_levels", "disturb", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadConfig(f"{name} is a share between 0 and 1, not {getattr(self, name)}")
 

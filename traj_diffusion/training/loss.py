@@ -37,13 +37,14 @@ def training_loss(
     is an average over futures and leads nowhere.
     """
     c, draws = batch.conditioning, config.noise_draws
-    size, agents = c.valid.shape
-    x0 = model.normalise(batch.action, c.kind)[:, :, None].expand(-1, -1, draws, -1, -1)
+    size, agents = batch.weight.shape
+    kind, speed, length = c.kind[:, :agents], c.speed[:, :agents], c.size[:, :agents, 0]
+    x0 = model.normalise(batch.action, kind)[:, :, None].expand(-1, -1, draws, -1, -1)
     t = noise_levels(size, agents, draws, config.mixed_levels, generator).to(x0.device)
     eps = torch.randn(x0.shape, generator=generator).to(x0.device)
     x_t = add_noise(x0.contiguous(), eps, t, schedule)
 
-    prepared = model.encode(c, batch.map, model.encode_map(batch.map))
+    prepared = model.encode(c, batch.map, model.encode_map(batch.map), agents)
     prediction = model(x_t, t, prepared)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     estimate = to_x0(model.config.parameterisation, prediction, x_t, alpha, sigma)
@@ -54,7 +55,7 @@ def training_loss(
     def per_draw(value: Tensor) -> Tensor:
         return value[:, :, None].expand(-1, -1, draws, *(-1,) * (value.ndim - 2))
 
-    motion = decode(model.denormalise(estimate, c.kind), per_draw(c.speed), per_draw(c.kind), per_draw(c.size[..., 0]))
+    motion = decode(model.denormalise(estimate, kind), per_draw(speed), per_draw(kind), per_draw(length))
     miss = (motion.position - per_draw(batch.position)).norm(dim=-1)
     turn = 1 - torch.cos(motion.heading - per_draw(batch.heading))
     distance = functional.huber_loss(miss, torch.zeros_like(miss), reduction="none", delta=1.0) + 5 * turn

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from traj_diffusion.datasets.cache import Sample, Samples
 from traj_diffusion.errors import BadConfig, BadInput, MissingExtra, TrainingDiverged
-from traj_diffusion.model import Provenance, TrafficDiffusion, save_checkpoint
+from traj_diffusion.model import Provenance, TrafficDiffusion, load_checkpoint, save_checkpoint
 from traj_diffusion.scene.archive import atomic_path
 from traj_diffusion.training.batch import make_batch
 from traj_diffusion.training.config import TrainConfig
@@ -46,8 +46,11 @@ def train(
     progress: Progress = lambda step, means: None,
     machine: Machine | None = None,
     validate: Validate | None = None,
+    start: Path | None = None,
 ) -> Path:
     """Train until `config.steps`, from `out`'s saved state where there is one, and return the checkpoint's path.
+
+    Without a saved state it begins at the weights of the checkpoint `start`, where one is given, or at random ones.
 
     `data` says what the cache holds, with its licence, and goes into the checkpoint. `progress` is told of every step,
     and at every save of the averages of the loss since the last one; these also go to `out`/log.jsonl and to
@@ -62,6 +65,8 @@ def train(
         raise BadInput(f"the cache holds {len(cache)} scenes, a batch needs {config.batch}")
     torch.manual_seed(config.seed)
     model = TrafficDiffusion(config.model).to(fabric.device)
+    if start is not None:
+        data = f"{data}; {_begin_at(start, model)}"
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
     )
@@ -104,6 +109,16 @@ def train(
         export(state, config, path, name, data, means if validate is not None else {})
     fabric.barrier()
     return path
+
+
+def _begin_at(start: Path, model: TrafficDiffusion) -> str:
+    """Give the model a checkpoint's weights, and return what those had been fitted to. Raises BadConfig."""
+    known, header = load_checkpoint(start)
+    if known.config != model.config:
+        raise BadConfig(f"{start}: a model of another shape ({known.config}) than the one to train ({model.config})")
+    model.load_state_dict(known.state_dict())
+    before, digest = header["provenance"], header["weights_sha256"][:16]
+    return f"began at {before['name']} ({before['steps']} steps, weights {digest}): {before['data']}"
 
 
 def _fabric(machine: Machine) -> Any:

@@ -1,0 +1,151 @@
+"""What is wrong with a plan, as a number with a slope, and a few steps down it: off the kerb, off each other.
+
+It leans the estimate of x0 while it is denoised (guidance without a pass back through the network), so that the steps
+that follow settle on a plan near what was leant to.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from traj_diffusion.geometry import box_corners, to_world
+from traj_diffusion.kinematics import STEPS_PER_KNOT, decode
+from traj_diffusion.policies.road import RoadField
+from traj_diffusion.scene import AgentKind
+
+DISCS = 3  # that stand for a box: a row of discs as wide as it is
+NEAR = 8  # agents with whom each is held apart
+STANDING = 0.3  # m/s
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How plans are leant away from collisions and from the road's edge."""
+
+    rounds: int = 2  # steps down the slope, each time that it is asked
+    last: int = 2  # denoising steps at the end of which it is asked; earlier estimates are means over many plans
+    knots: int = 6  # of half a second, how far it looks ahead
+    every: int = 2  # steps of 0.1 s between two looks
+    kerb: float = 0.3  # m that corners keep from the road's edge
+    gap: float = 0.3  # m between two boxes
+    most: float = 1.0  # normalised actions, how far one step may change any of them
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What guidance knows of the present, for B rows of the same A agents."""
+
+    pose: Float[Tensor, "B A 3"]
+    speed: Float[Tensor, "B A 2"]
+    size: Float[Tensor, "B A 3"]
+    kind: Int[Tensor, "B A"]
+    valid: Bool[Tensor, "B A"]
+    scale: Float[Tensor, "B A 1 3"]  # of normalised actions
+    near: Int[Tensor, "B A m"]
+    pair: Bool[Tensor, "B A m"]  # pairs to be held apart: valid, and apart now
+    bound: Bool[Tensor, "B A"]  # who is on the road now and is to stay there
+    field: RoadField | None
+
+    @classmethod
+    def of(
+        cls,
+        pose: Float[Tensor, "B A 3"],
+        speed: Float[Tensor, "B A 2"],
+        size: Float[Tensor, "B A 3"],
+        kind: Int[Tensor, "B A"],
+        valid: Bool[Tensor, "B A"],
+        scale: Float[Tensor, "B A 1 3"],
+        field: RoadField | None,
+    ) -> "Surroundings":
+        """Return the surroundings of agents at their present poses."""
+        agents = pose.shape[1]
+        lead = to_world(speed, pose[..., :2], pose[..., 2])  # where they are in a second
+        apart = torch.minimum(torch.cdist(pose[..., :2], pose[..., :2]), torch.cdist(lead, lead))
+        apart = apart - (size[:, :, None, 0] + size[:, None, :, 0]) / 2
+        possible = valid[:, :, None] & valid[:, None] & ~torch.eye(agents, dtype=torch.bool, device=pose.device)
+        ranked = apart.masked_fill(~possible, torch.inf).topk(min(NEAR, agents), -1, largest=False)
+        near, pair = ranked.indices, ranked.values.isfinite()
+        offset, radius = _offsets(pose[..., None, :2], pose[..., 2:], size, near)
+        gap = offset[..., 0, :].norm(dim=-1) - radius
+        on_road = torch.zeros_like(valid)
+        if field is not None:
+            corners = box_corners(pose[..., :2], pose[..., 2], size[..., 0], size[..., 1])
+            on_road = (field(corners).amax(-1) < 0) & valid
+            on_road &= (kind == AgentKind.VEHICLE) | (kind == AgentKind.CYCLIST)
+        return cls(pose, speed, size, kind, valid, scale, near, pair & (gap > 0), on_road, field)
+
+
+def lean(x0: Float[Tensor, "B A k 3"], around: Surroundings, guidance: Guidance) -> Float[Tensor, "B A k 3"]:
+    """Return normalised actions a few steps down the slope of `fault`.
+
+    Each agent takes the step that would bring its own fault to zero if that were linear (Polyak 1969).
+    """
+    with torch.enable_grad():
+        for _ in range(guidance.rounds):
+            x = x0.detach().requires_grad_()
+            own, moves = fault(x, around, guidance)
+            own = own * moves  # two that move share the work
+            if not bool((own.detach() > 0).any()):
+                return x0
+            (slope,) = torch.autograd.grad(own.sum(), x)
+            slope = slope * moves[..., None, None]
+            step = own.detach()[..., None, None] / slope.square().sum((-1, -2), keepdim=True).clamp(min=1e-3) * slope
+            x0 = x.detach() - step.clamp(-guidance.most, guidance.most)
+    return x0
+
+
+def fault(
+    x0: Float[Tensor, "B A k 3"], around: Surroundings, guidance: Guidance
+) -> tuple[Float[Tensor, "B A"], Bool[Tensor, "B A"]]:
+    """Return how much of each agent's plan lies beyond the kerb or in others [m, summed over time], and who moves."""
+    motion = decode(x0[..., : guidance.knots, :] * around.scale, around.speed, around.kind, around.size[..., 0])
+    some = slice(guidance.every - 1, guidance.knots * STEPS_PER_KNOT, guidance.every)
+    local = motion.position[..., some, :]
+    far = local.detach().norm(dim=-1).amax(-1)
+    moves = (around.speed.norm(dim=-1) > STANDING) | (far > 1.0)
+    place = to_world(local, around.pose[..., None, :2], around.pose[..., None, 2])
+    heading = motion.heading[..., some] + around.pose[..., 2:]
+    # Who stands is an obstacle where it stands.
+    place = torch.where(moves[..., None, None], place, around.pose[..., None, :2])
+    heading = torch.where(moves[..., None], heading, around.pose[..., 2:])
+
+    offset, radius = _offsets(place, heading, around.size, around.near)
+    own = (_overlap(offset, radius[..., None] + guidance.gap) * around.pair[..., None]).sum((-1, -2))
+    if around.field is not None:
+        size = around.size[..., None, :].expand(*heading.shape, 3)
+        corners = box_corners(place, heading, size[..., 0], size[..., 1])
+        beyond = around.field(corners).amax(-1) + guidance.kerb
+        own = own + (beyond.clamp(min=0) * (around.bound & moves)[..., None]).sum(-1)
+    return own, moves & around.valid
+
+
+def _overlap(offset: Float[Tensor, "B A m T 2"], apart: Float[Tensor, "B A m 1"]) -> Float[Tensor, "B A m T"]:
+    """Return by how much [m] pairs come nearer than `apart`, along the line between them before they first did.
+
+    Once one has run halfway through another, the shortest way out is out at the other end. It must not be taken.
+    """
+    touching = offset.detach().norm(dim=-1) < apart
+    before = (touching.float().argmax(-1, keepdim=True) - 1).clamp(min=0)
+    line = offset.detach().gather(-2, before[..., None].expand(*before.shape, 2))
+    line = line / line.norm(dim=-1, keepdim=True).clamp(min=1e-3)
+    return (apart - (offset * line).sum(-1)).clamp(min=0) * touching
+
+
+def _offsets(
+    place: Float[Tensor, "B A T 2"],
+    heading: Float[Tensor, "B A T"],
+    size: Float[Tensor, "B A 3"],
+    near: Int[Tensor, "B A m"],
+) -> tuple[Float[Tensor, "B A m T 2"], Float[Tensor, "B A m"]]:
+    """Return where each agent's discs lie as its near ones' see it, of the two that are nearest, and both radii [m]."""
+    length, width = size[..., :2].amax(-1), size[..., :2].amin(-1)
+    reach = ((length - width) / 2)[..., None] * torch.linspace(-1, 1, DISCS, device=size.device)
+    ahead = torch.stack([heading.cos(), heading.sin()], -1)
+    discs = place[..., None, :] + reach[:, :, None, :, None] * ahead[..., None, :]  # [B, A, T, discs, 2]
+    batch = torch.arange(len(near), device=near.device)[:, None, None]
+    offset = (discs[:, :, None, :, :, None] - discs[batch, near][:, :, :, :, None]).flatten(-3, -2)
+    nearest = offset.detach().square().sum(-1).argmin(-1)[..., None, None]
+    radius = (width[:, :, None] + width[batch, near]) / 2
+    return offset.gather(-2, nearest.expand(*nearest.shape[:-1], 2))[..., 0, :], radius
