@@ -1,6 +1,6 @@
 """Measure how steps keep a latency budget, and put the table into docs/adapter.md.
 
-python -P tools/bench_budget.py [--policy tiny] [--agents 20] [--futures 8] [--ticks 100] [--budgets 400 200 100]
+python -P tools/bench_budget.py [--policy small] [--agents 20] [--futures 8] [--ticks 100] [--budgets 400 200 100]
     [--replan-every 5] [--out docs/figures/budget.json]
 
 An obedient host drives a bundled scene; each budget has an episode of its own, the first one has none. What else runs
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def main() -> None:
     """Measure, write the JSON, and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", default="tiny")
+    parser.add_argument("--policy", default="small")
     parser.add_argument("--agents", type=int, default=20)
     parser.add_argument("--futures", type=int, default=8)
     parser.add_argument("--ticks", type=int, default=100)

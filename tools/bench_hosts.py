@@ -2,7 +2,7 @@
 
 A town of nine crossings with signals is kept at a number of vehicles; the policy drives some of them, SUMO the others.
 Usage: python -P tools/bench_hosts.py [--driven 50] [--others 0] [--pedestrians 0] [--futures 8] [--seconds 30]
-[--policy tiny] [--traci] [--out FILE]. Ten minutes of it (--seconds 600) are the endurance run.
+[--policy small] [--traci] [--out FILE]. Ten minutes of it (--seconds 600) are the endurance run.
 """
 
 import argparse
@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--pedestrians", type=int, default=0)
     parser.add_argument("--futures", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--policy", default="tiny")
+    parser.add_argument("--policy", default="small")
     parser.add_argument("--traci", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """How long sampling takes, as JSON: 8 joint futures of 32 agents over 8 s, from a Scene to trajectories.
 
-Usage: python -P tools/bench_sampling.py [--policy tiny] [--agents 32] [--futures 8] [--repeats 7] [--threads 1 2]
+Usage: python -P tools/bench_sampling.py [--policy small] [--agents 32] [--futures 8] [--repeats 7] [--threads 1 2]
 Nothing else should run meanwhile. Also times its parts: the map (once per scene), and the closed loop of 8 s.
 """
 
@@ -41,7 +41,7 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--policy", default="tiny")
+    parser.add_argument("--policy", default="small")
     parser.add_argument("--agents", type=int, default=32)
     parser.add_argument("--futures", type=int, default=8)
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 8])

@@ -1,6 +1,6 @@
 """Measure denoising steps x warm or cold start, and put the table into docs/adapter.md.
 
-python -P tools/bench_streaming.py SCENES [--first 24] [--policy tiny] [--out docs/figures/streaming.json]
+python -P tools/bench_streaming.py SCENES [--first 24] [--policy small] [--out docs/figures/streaming.json]
 
 SCENES are held-out ones. Closed loop over 8 s, 6 rollouts, a new plan every 0.5 s, everyone driven. Figures: joint
 minADE@6, collision rate, jerk at the seam (how much the acceleration of moving agents changes in the step in which a
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenes")
     parser.add_argument("--first", type=int, default=24)
-    parser.add_argument("--policy", default="tiny")
+    parser.add_argument("--policy", default="small")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures" / "streaming.json")
     asked = parser.parse_args()
     torch.set_num_threads(1)

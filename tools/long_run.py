@@ -1,6 +1,6 @@
 """Drive a minute of traffic that enters and leaves at the border, beside SUMO's own drivers; figure and table.
 
-python -P tools/long_run.py [--policy tiny] [--seconds 60] [--period 2.5] [--commit sample] [--futures 1] [--seed 0]
+python -P tools/long_run.py [--policy small] [--seconds 60] [--period 2.5] [--commit sample] [--futures 1] [--seed 0]
     [--out docs/figures/long_run.json]
 
 A grid of nine crossings is filled by trips from border to border, one every `--period` seconds, after 30 s of SUMO's
@@ -52,7 +52,7 @@ SHOWN = {
 def main() -> None:
     """Run both drivers, write the JSON, the figure and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", default="tiny")
+    parser.add_argument("--policy", default="small")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--period", type=float, default=2.5)
     parser.add_argument("--commit", default="sample")

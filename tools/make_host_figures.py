@@ -1,6 +1,6 @@
 """Make the pictures of hosts whose traffic the bundled model drives: the last three seconds and the futures ahead.
 
-Usage: python -P tools/make_host_figures.py sumo|metadrive [--policy tiny] [--seconds 8] [--out docs/figures]
+Usage: python -P tools/make_host_figures.py sumo|metadrive [--policy small] [--seconds 8] [--out docs/figures]
 MetaDrive needs an environment with the extra [metadrive].
 """
 
@@ -157,7 +157,7 @@ def main() -> None:
     """Run a host and draw it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("host", choices=("sumo", "metadrive"))
-    parser.add_argument("--policy", default="tiny")
+    parser.add_argument("--policy", default="small")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Make the picture at the top of the README: the bundled model on a bundled scene.
 
-python tools/make_readme_figure.py [--policy tiny] [--scene ID] [--out docs/figures/rollout.png]
+python tools/make_readme_figure.py [--policy small] [--scene ID] [--out docs/figures/rollout.png]
 """
 
 import argparse
@@ -15,7 +15,7 @@ SCENE = "sumo-9000-9-0"
 def main() -> None:
     """Roll the scene out once and draw the futures first sampled."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", default="tiny")
+    parser.add_argument("--policy", default="small")
     parser.add_argument("--scene", default=SCENE)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures" / "rollout.png")

@@ -1,6 +1,6 @@
 """Put the figures of docs/results into the README, between its markers.
 
-traj-diffusion evaluate SCENES --runs 6 --policy tiny --json docs/results/tiny.json
+traj-diffusion evaluate SCENES --runs 6 --policy small --json docs/results/small.json
 traj-diffusion evaluate SCENES --runs 6 --policy constant_velocity --json docs/results/constant_velocity.json
 python tools/update_readme.py [--check]
 """
@@ -14,7 +14,7 @@ from typing import Any
 from traj_diffusion.evaluation.headline import headings
 
 ROOT = Path(__file__).resolve().parents[1]
-POLICIES = ("tiny", "constant_velocity")
+POLICIES = ("small", "constant_velocity")
 BEGIN, END = "<!-- results: made by tools/update_readme.py -->\n", "<!-- end of results -->"
 
 

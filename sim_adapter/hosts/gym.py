@@ -30,7 +30,7 @@ class TrajDiffusionEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # Gymnasium's own declaration
 
     def __init__(
-        self, scenes: str | Sequence[Scene] = "bundled", policy: str | Policy = "tiny", seconds: float = 20.0
+        self, scenes: str | Sequence[Scene] = "bundled", policy: str | Policy = "small", seconds: float = 20.0
     ) -> None:
         self._scenes = list(read_scenes(scenes) if isinstance(scenes, str) else scenes)
         for scene in self._scenes:

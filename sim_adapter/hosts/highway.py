@@ -39,7 +39,7 @@ class DrivenVehicle(IDMVehicle):
     To set what drives, subclass it and name the subclass: `policy` is a Policy or the name of one.
     """
 
-    policy: ClassVar[str | Policy] = "tiny"
+    policy: ClassVar[str | Policy] = "small"
     futures: ClassVar[int] = 1
     seed: ClassVar[int] = 0
 

@@ -32,7 +32,7 @@ class TrafficParallelEnv(ParallelEnv[str, dict[str, np.ndarray], np.ndarray]):
     def __init__(
         self,
         scenes: str | Sequence[Scene] = "bundled",
-        policy: str | Policy = "tiny",
+        policy: str | Policy = "small",
         learners: int = 2,
         seconds: float = 20.0,
     ) -> None:

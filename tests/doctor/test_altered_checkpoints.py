@@ -16,7 +16,7 @@ from traj_diffusion.model import Provenance, find_checkpoint, load_checkpoint, s
 from traj_diffusion.training import TrainConfig
 from traj_diffusion.training.batch import Batch, make_batch
 
-BUNDLED = find_checkpoint("tiny")
+BUNDLED = find_checkpoint("small")
 Weights = dict[str, Tensor]
 
 

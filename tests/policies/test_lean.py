@@ -1,5 +1,7 @@
 """Guidance: what it finds wrong is known by hand, and it leads out of it."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -44,7 +46,8 @@ def test_who_keeps_apart_and_on_the_road_is_left_alone() -> None:
     around = surroundings([(0, 0, 0), (30, 0, 0)], [5.0, 5.0], wall(20.0))
     plan = 0.1 * torch.randn(1, 2, 16, 3, generator=torch.Generator().manual_seed(0))
     own, moves = fault(plan, around, Guidance())
-    assert not own.any() and moves.all()
+    assert not own.any()
+    assert moves.all()
     assert torch.equal(lean(plan, around, Guidance()), plan)
 
 
@@ -52,7 +55,8 @@ def test_a_car_brakes_behind_one_that_stands() -> None:
     around = surroundings([(0, 0, 0), (20, 0, 0)], [8.0, 0.0])
     guidance = Guidance(rounds=8)
     before, moves = fault(still(2), around, guidance)
-    assert before[0, 0] > 1 and moves.tolist() == [[True, False]]
+    assert before[0, 0] > 1
+    assert moves.tolist() == [[True, False]]
     after = lean(still(2), around, guidance)
     assert fault(after, around, guidance)[0].max() < 0.05 * before.max()
     assert not after[0, 1].any()  # who stands is not pushed away
@@ -71,7 +75,8 @@ def test_a_car_turns_away_from_the_kerb_that_it_heads_for() -> None:
 
 def test_who_is_off_the_road_already_may_stay_there() -> None:
     around = surroundings([(0, 5.0, 0.0)], [5.0], wall(3.0))
-    assert not around.bound.any() and not fault(still(1), around, Guidance())[0].any()
+    assert not around.bound.any()
+    assert not fault(still(1), around, Guidance())[0].any()
 
 
 def test_those_that_touch_now_are_not_held_apart() -> None:
@@ -119,7 +124,7 @@ def _signed(edges: Map, point: np.ndarray) -> float:
     best, sign = np.inf, 1.0
     for row in edges.rows(MapKind.ROAD_EDGE):
         line = edges.polyline(int(row))[:, :2]
-        for start, end in zip(line[:-1], line[1:], strict=True):
+        for start, end in itertools.pairwise(line):
             along = end - start
             share = np.clip((point - start) @ along / (along @ along), 0, 1)
             gap = point - start - share * along

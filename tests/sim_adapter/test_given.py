@@ -41,7 +41,7 @@ def test_the_sampler_reproduces_what_is_given_and_the_others_fit_it(random_polic
 
 
 def test_who_follows_a_car_that_is_going_to_brake_goes_less_far() -> None:
-    policy = load_policy("tiny", 4)
+    policy = load_policy("small", 4)
     assert isinstance(policy, DiffusionPolicy)
     scene = straight_road(speeds=(10.0, 10.0), gap=14.0)
     went = []

@@ -8,7 +8,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(
-    epilog="\b\nExamples:\n  traj-diffusion doctor\n  traj-diffusion doctor tiny --html doctor.html\n"
+    epilog="\b\nExamples:\n  traj-diffusion doctor\n  traj-diffusion doctor small --html doctor.html\n"
     "  traj-diffusion doctor --schedule linear_beta n=100 beta_end=0.02"
 )
 @click.argument("arguments", nargs=-1, metavar="[CHECKPOINT] [KEY=VALUE]...")

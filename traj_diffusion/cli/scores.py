@@ -143,7 +143,7 @@ def evaluate(
 
 
 @click.command(
-    epilog="\b\nExamples:\n  traj-diffusion benchmark --policy tiny\n"
+    epilog="\b\nExamples:\n  traj-diffusion benchmark --policy small\n"
     "  traj-diffusion benchmark --rollouts out/ --json b.json"
 )
 @click.option("--policy", default=None, help="Bundled model, checkpoint file, or baseline.")

@@ -3,12 +3,12 @@
 import click
 
 
-@click.command(epilog="\b\nExample:\n  traj-diffusion serve --scenes scenes/ --policy tiny --port 50051")
+@click.command(epilog="\b\nExample:\n  traj-diffusion serve --scenes scenes/ --policy small --port 50051")
 @click.option(
     "--scenes", default="bundled", show_default=True, help="Scenes whose maps are served, as SCENES elsewhere."
 )
 @click.option("--without-maps", is_flag=True, help="Also serve scenes of other ids, without a map.")
-@click.option("--policy", default="tiny", show_default=True, help="Bundled model, checkpoint file, or baseline.")
+@click.option("--policy", default="small", show_default=True, help="Bundled model, checkpoint file, or baseline.")
 @click.option(
     "--futures", default=1, type=click.IntRange(min=1), show_default=True, help="Joint futures K of each plan."
 )

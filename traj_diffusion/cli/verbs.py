@@ -26,7 +26,7 @@ _WORKERS = click.option(
 )
 @click.argument("scenes")
 @click.option("--out", type=_FOLDER, required=True, help="Folder for rollouts, pictures and players.")
-@click.option("--policy", default="tiny", show_default=True, help="Bundled model, checkpoint file, or baseline.")
+@click.option("--policy", default="small", show_default=True, help="Bundled model, checkpoint file, or baseline.")
 @click.option(
     "--futures", default=8, type=_COUNT, show_default=True, help="Joint futures K sampled at every replanning."
 )

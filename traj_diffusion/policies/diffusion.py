@@ -395,7 +395,7 @@ def _routes(state: WorldState, scene: Scene, rows: np.ndarray, target: np.ndarra
 
 
 def load_model(
-    name_or_file: Any = "tiny",
+    name_or_file: Any = "small",
     device: str = "cpu",
     steps: int = DEFAULT_STEPS,
     warm: float | None = DEFAULT_WARM,

@@ -47,10 +47,12 @@ def train(
     machine: Machine | None = None,
     validate: Validate | None = None,
     start: Path | None = None,
+    seconds: float | None = None,
 ) -> Path:
     """Train until `config.steps`, from `out`'s saved state where there is one, and return the checkpoint's path.
 
     Without a saved state it begins at the weights of the checkpoint `start`, where one is given, or at random ones.
+    With `seconds` it ends, saved, at the first save after so long; called again, it goes on.
 
     `data` says what the cache holds, with its licence, and goes into the checkpoint. `progress` is told of every step,
     and at every save of the averages of the loss since the last one; these also go to `out`/log.jsonl and to
@@ -79,7 +81,8 @@ def train(
 
     sums: dict[str, Tensor] = {}
     began, first = perf_counter() - state.seconds, state.step
-    while state.step < config.steps:
+    called, is_late = perf_counter(), False
+    while state.step < config.steps and not is_late:
         means: dict[str, float] = {}
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(config, state.step)
@@ -97,6 +100,7 @@ def train(
             if log is not None:
                 state.save(out, config)
                 log.write(state.step, state.seconds, means)
+            is_late = seconds is not None and perf_counter() - called > seconds
         if validate is not None and log is not None and (state.step % config.validate_every == 0 or last):
             figures = dict(validate(state.average))
             log.write(state.step, state.seconds, figures)
