@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from traj_diffusion.datasets.cache import Cache, CacheShape, write_cache
+from traj_diffusion.datasets.conditioning import KIND_OF_CODE, PLAIN_CODE
 from traj_diffusion.errors import BadCheckpoint, BadConfig, BadInput, TrainingDiverged
-from traj_diffusion.model import ModelConfig, load_checkpoint
+from traj_diffusion.model import ModelConfig, TrafficDiffusion, load_checkpoint
+from traj_diffusion.scene import MapKind
 from traj_diffusion.testing import crossing, straight_road
 from traj_diffusion.training import Machine, TrainConfig, train, validation
+from traj_diffusion.training.batch import make_batch
 from traj_diffusion.training.order import learning_rate
 
 CONFIG = TrainConfig(
@@ -122,3 +125,66 @@ def test_the_rate_warms_up_and_comes_down() -> None:
 def test_a_longer_training_has_the_same_rates_until_the_shorter_ones_come_down() -> None:
     short, long = TrainConfig(steps=1000, decay=0.25), TrainConfig(steps=4000, decay=0.25)
     assert all(learning_rate(short, step) == learning_rate(long, step) for step in range(0, 750, 50))
+
+
+def test_who_will_move_is_denoised_first_and_the_rest_is_only_seen(cache: Cache) -> None:
+    sample = cache.batch(np.arange(4), (0, 0))
+    config = replace(CONFIG, focus=1, disturb=0.0, drop_history=0.0)
+    batch = make_batch(sample, config, torch.Generator().manual_seed(0))
+    agents = sample["valid"].shape[1]
+    assert batch.weight.shape == (4, 1)
+    assert batch.conditioning.valid.shape == (4, agents)
+    moved = (batch.position.norm(dim=-1) * batch.valid).amax(-1) > 0.5
+    assert moved.all()  # somebody moves in each of these scenes
+    whole = make_batch(sample, config, None)
+    assert whole.weight.shape == (4, agents)
+
+
+def test_the_context_of_those_in_focus_does_not_depend_on_who_else_is_denoised(cache: Cache) -> None:
+    batch = make_batch(cache.batch(np.arange(4), (0, 0)), CONFIG, None)
+    model = TrafficDiffusion(CONFIG.model).eval()
+    tokens = model.encode_map(batch.map)
+    whole = model.encoder(batch.conditioning, batch.map, tokens)
+    part = model.encoder(batch.conditioning, batch.map, tokens, 1)
+    valid = batch.conditioning.valid[:, :1]
+    torch.testing.assert_close(part.agent[valid], whole.agent[:, :1][valid])
+    torch.testing.assert_close(part.surroundings[valid], whole.surroundings[:, :1][valid])
+
+
+def test_limits_and_types_are_hidden_as_sources_lack_them(cache: Cache) -> None:
+    sample = cache.batch(np.arange(4), (0, 0))
+    sample["map_speed"] = 13.0 * sample["map_valid"].astype(np.float32)
+    config = replace(CONFIG, drop_limits=1.0, drop_types=1.0, mistake_types=0.0)
+    bare = make_batch(sample, config, torch.Generator().manual_seed(0)).map
+    assert not bare.speed_limit.any()
+    assert torch.equal(bare.code, torch.tensor(PLAIN_CODE)[bare.code])
+    config = replace(CONFIG, drop_limits=0.0, drop_types=0.0, mistake_types=1.0)
+    mistaken = make_batch(sample, config, torch.Generator().manual_seed(0)).map
+    kinds = np.array(KIND_OF_CODE)
+    before, after = kinds[sample["map_code"]], kinds[mistaken.code.numpy()]
+    same = (before == after) | ((before == MapKind.CROSSWALK) & (after == MapKind.SPEED_BUMP))
+    assert same[sample["map_valid"]].all()
+    assert torch.equal(mistaken.speed_limit, torch.from_numpy(sample["map_speed"]))
+
+
+def test_fine_tuning_begins_at_the_weights_of_a_checkpoint_and_says_so(cache: Cache, tmp_path: Path) -> None:
+    first = quietly(CONFIG, cache, tmp_path / "first")
+    gentle = replace(CONFIG, steps=1, learning_rate=1e-12)
+    second = train(gentle, cache, tmp_path / "second", "mine", "my scenes", machine=CPU, start=first)
+    before, after = (load_checkpoint(path) for path in (first, second))
+    for name, value in before[0].state_dict().items():
+        torch.testing.assert_close(after[0].state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    assert after[1]["provenance"]["data"].startswith("my scenes; began at test (6 steps")
+    other = replace(CONFIG, model=replace(CONFIG.model, width=24))
+    with pytest.raises(BadConfig, match="another shape"):
+        train(other, cache, tmp_path / "third", "mine", "my scenes", machine=CPU, start=first)
+
+
+def test_training_ends_saved_when_its_time_is_over(cache: Cache, tmp_path: Path) -> None:
+    train(CONFIG, cache, tmp_path / "run", "test", "made scenes", machine=CPU, seconds=0.0)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2]
+    whole = quietly(CONFIG, cache, tmp_path / "whole")
+    again = quietly(CONFIG, cache, tmp_path / "run")
+    first, second = (load_checkpoint(path)[0].state_dict() for path in (whole, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
