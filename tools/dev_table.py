@@ -1,7 +1,8 @@
-"""Score every baseline on a list of development scenes, and write the table of docs/baselines.md.
+"""Score baselines and models on a list of development scenes, and write the tables of a page.
 
 python -P tools/dev_table.py score SCENES.json --out WORK [--policy NAME ...] > docs/figures/baselines.json
 python -P tools/dev_table.py write docs/figures/baselines.json docs/baselines.md
+python -P tools/dev_table.py write small.json docs/figures/baselines.json docs/model.md --whole "third 2"
 
 `score` goes on where it was killed: rows lie in WORK, one file per baseline, as `traj-diffusion evaluate SCENES.json
 --policy NAME --out WORK` leaves them. SCENES.json is a list of {file, id} whose entries may say `light_steps` and
@@ -22,7 +23,7 @@ from traj_diffusion.evaluation.evaluate import LOG_BASELINES
 from traj_diffusion.evaluation.tables import MAIN, WOSAC_FIELDS, main_name
 from traj_diffusion.policies import BASELINES, load_policy
 
-START = "<!-- figures: written by tools/dev_table.py from docs/figures/baselines.json -->\n"
+START = "<!-- figures: written by tools/dev_table.py -->\n"
 END = "<!-- end of figures -->\n"
 SETTINGS = RunSettings(rollouts=32, futures=1, replan_every=5, seed=0)
 NAMES = (*BASELINES, *LOG_BASELINES)
@@ -56,13 +57,28 @@ def score(scenes: Path, out: Path, names: tuple[str, ...], workers: int) -> None
 
 
 @main.command()
-@click.argument("figures", type=click.Path(exists=True, path_type=Path))
+@click.argument("figures", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.argument("target", type=click.Path(exists=True, path_type=Path))
-def write(figures: Path, target: Path) -> None:
-    """Write the tables into the page."""
+@click.option("--whole", default="all scenes", show_default=True, help="Of which part all figures are shown.")
+def write(figures: tuple[Path, ...], target: Path, whole: str) -> None:
+    """Write the tables into the page, columns in the order of the files."""
     before, _, rest = target.read_text(encoding="utf-8").partition(START)
     after = rest.partition(END)[2]
-    target.write_text(before + START + block(json.loads(figures.read_text())) + END + after, encoding="utf-8")
+    text = block(merged([json.loads(path.read_text()) for path in figures]), whole)
+    target.write_text(before + START + text + END + after, encoding="utf-8")
+
+
+def merged(files: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return figures of several files as if they were of one. They are of the same scenes."""
+    found = files[0]
+    for other in files[1:]:
+        if (other["scenes"], list(other["parts"])) != (found["scenes"], list(found["parts"])):
+            sys.exit(
+                f"figures of {found['scenes']} and of {other['scenes']}, in other parts, cannot stand in one table"
+            )
+        for part, figures in other["parts"].items():
+            found["parts"][part] |= figures
+    return found
 
 
 def parts(entries: list[dict[str, Any]]) -> dict[str, set[str]]:
@@ -77,9 +93,11 @@ def parts(entries: list[dict[str, Any]]) -> dict[str, set[str]]:
     return {part: ids for part, ids in found.items() if ids}
 
 
-def block(found: dict[str, Any]) -> str:
-    """Return the tables as Markdown: all figures for all scenes, the main ones for each part."""
-    whole = found["parts"]["all scenes"]
+def block(found: dict[str, Any], part: str) -> str:
+    """Return the tables as Markdown: all figures for one part, the main one for each."""
+    if part not in found["parts"]:
+        sys.exit(f"no part {part!r}; known: {', '.join(found['parts'])}")
+    whole = found["parts"][part]
     names = list(whole)
     lines = [f"{found['scenes']}, traj-diffusion {found['settings']['version']}. Means over scenes, 95 % intervals."]
     by: dict[str, list[str]] = {}
@@ -88,13 +106,13 @@ def block(found: dict[str, Any]) -> str:
     lines += [f"{', '.join(group)}: {protocol}." for protocol, group in by.items()]
     titles = {f"wosac {field}": title.strip() for field, title in WOSAC_FIELDS.items()}
     titles |= {f"means {pattern.format(runs=SETTINGS.rollouts)}": title.strip() for pattern, title in MAIN.items()}
-    lines += ["", f"| all {_scenes(whole)} scenes | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
+    lines += ["", f"| {part}: {_scenes(whole)} scenes | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
     for key, title in titles.items():
         lines.append(f"| {title} | {' | '.join(_cell(whole[name], key) for name in names)} |")
     lines += ["", f"| realism meta-metric | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
-    for part, figures in found["parts"].items():
+    for title, figures in found["parts"].items():
         cells = " | ".join(_cell(figures[name], "wosac metametric") for name in names)
-        lines.append(f"| {part} ({_scenes(figures)}) | {cells} |")
+        lines.append(f"| {title} ({_scenes(figures)}) | {cells} |")
     return "\n".join([*lines, ""])
 
 

@@ -55,13 +55,39 @@ def test_baselines_are_scored_once_and_tables_follow_from_the_figures(tool: Any,
     page.write_text(f"before\n{tool.START}old\n{tool.END}after\n")
     run(tool, "write", figures, page)
     text = page.read_text()
-    assert text == f"before\n{tool.START}{tool.block(found)}{tool.END}after\n"
+    assert text == f"before\n{tool.START}{tool.block(found, 'all scenes')}{tool.END}after\n"
     assert f"{whole['wosac']['metametric']['mean']:.3f}" in text
     assert "R = 32 rollouts, K = 1, replanned at 2 Hz" in text
 
 
-def test_the_page_has_the_place_for_the_figures_and_holds_what_was_measured(tool: Any) -> None:
-    text = (ROOT / "docs" / "baselines.md").read_text(encoding="utf-8")
-    figures = ROOT / "docs" / "figures" / "baselines.json"
-    wanted = tool.block(json.loads(figures.read_text())) if figures.is_file() else ""
-    assert f"{tool.START}{wanted}{tool.END}" in text
+def test_columns_of_two_files_stand_in_one_table_of_the_part_that_is_asked_for(tool: Any) -> None:
+    mean = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    figures = {"protocol": "as ever", "scenes": 2, "wosac": {"metametric": mean}, "means": {}}
+    one, other = (
+        {
+            "scenes": "list.json",
+            "settings": {"version": "1"},
+            "parts": {"all scenes": {name: figures}, "third 2": {name: figures | {"scenes": 1}}},
+        }
+        for name in ("mine", "yours")
+    )
+    text = tool.block(tool.merged([one, other]), "third 2")
+    assert "| third 2: 1 scenes | mine | yours |" in text
+    assert "| all scenes (2) | 0.500 [0.400, 0.600] | 0.500 [0.400, 0.600] |" in text
+    with pytest.raises(SystemExit, match="no part 'third 9'; known: all scenes, third 2"):
+        tool.block(one, "third 9")
+    with pytest.raises(SystemExit, match="cannot stand in one table"):
+        tool.merged([one, other | {"scenes": "others.json"}])
+
+
+@pytest.mark.parametrize(
+    ("page", "files", "part"),
+    [
+        ("baselines.md", ["figures/baselines.json"], "all scenes"),
+        ("model.md", ["results/small_dev.json", "figures/baselines.json"], "third 2"),
+    ],
+)
+def test_pages_hold_what_was_measured(tool: Any, page: str, files: list[str], part: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    found = tool.merged([json.loads((ROOT / "docs" / name).read_text(encoding="utf-8")) for name in files])
+    assert f"{tool.START}{tool.block(found, part)}{tool.END}" in text
