@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "ConstantVelocity": "traj_diffusion.policies",
     "GivenFuture": "traj_diffusion.scene",
+    "Guidance": "traj_diffusion.policies",
     "Observation": "traj_diffusion.scene",
     "Rollouts": "traj_diffusion.scene",
     "Scene": "traj_diffusion.scene",
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from traj_diffusion.datasets import read_scenes
     from traj_diffusion.errors import TrajDiffusionError
     from traj_diffusion.metrics import score as evaluate
-    from traj_diffusion.policies import ConstantVelocity, load_model, load_policy
+    from traj_diffusion.policies import ConstantVelocity, Guidance, load_model, load_policy
     from traj_diffusion.scene import GivenFuture, Observation, Rollouts, Scene
     from traj_diffusion.sim_adapter import TrafficModel, rollout
     from traj_diffusion.viz import player, save_picture

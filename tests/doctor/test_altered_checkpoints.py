@@ -13,6 +13,7 @@ from torch import Tensor
 from traj_diffusion.cli import main
 from traj_diffusion.doctor import examine, load_data, subject_of_model
 from traj_diffusion.model import Provenance, find_checkpoint, load_checkpoint, save_checkpoint
+from traj_diffusion.model.neighbours import RELATIVE_FEATURES
 from traj_diffusion.training import TrainConfig
 from traj_diffusion.training.batch import Batch, make_batch
 
@@ -45,6 +46,11 @@ def scaled(name: str, *by: float) -> Callable[[Weights], None]:
 
 def forget_history(weights: Weights) -> None:
     weights["encoder.history.0.weight"][:, : 10 * 7] = 0  # seven features of each of ten past steps
+
+
+def forget_shapes(weights: Weights) -> None:
+    zeroed("encoder.map.shape.")(weights)
+    weights["encoder.see_map.where.0.weight"][:, RELATIVE_FEATURES:] = 0  # points as the agent sees them
 
 
 def scramble_levels(weights: Weights) -> None:
@@ -81,7 +87,7 @@ CASES: dict[str, tuple[Callable[[Weights], None], str]] = {
     "attention to the scene zeroed": (zeroed(".scene."), "checkpoint.ema"),
     "neighbours' relation zeroed": (zeroed("encoder.see_agent."), "checkpoint.ema"),
     "map encoder zeroed": (zeroed("encoder.map."), "conditioning.map"),
-    "shape of map pieces zeroed": (zeroed("encoder.map.shape."), "conditioning.map"),
+    "shape of map pieces zeroed": (forget_shapes, "conditioning.map"),
     "place of map pieces zeroed": (zeroed("encoder.see_map.where."), "conditioning.map"),
     "history zeroed": (zeroed("encoder.history."), "conditioning.history"),
     "past zeroed": (forget_history, "conditioning.history"),

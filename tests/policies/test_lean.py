@@ -7,16 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from traj_diffusion.policies.lean import Guidance, Surroundings, fault, lean
+from traj_diffusion.policies.lean import Guidance, Surroundings, fault, is_red, lean
 from traj_diffusion.policies.road import REACH, RoadField, road_field
-from traj_diffusion.scene import AgentKind, Map, MapKind
+from traj_diffusion.scene import AgentKind, LightState, Map, MapKind
 from traj_diffusion.testing import straight_road
 
 SCALE = torch.tensor([1.2, 0.12, 0.3])
 
 
 def surroundings(
-    places: list[tuple[float, float, float]], speeds: list[float], field: RoadField | None = None
+    places: list[tuple[float, float, float]],
+    speeds: list[float],
+    field: RoadField | None = None,
+    free: list[bool] | None = None,
+    light: tuple[float, float, float] | None = None,
 ) -> Surroundings:
     """Return cars of 4 x 2 m at these poses, with these forward speeds."""
     pose = torch.tensor([places], dtype=torch.float32)
@@ -28,6 +32,9 @@ def surroundings(
         kind=torch.full((1, cars), int(AgentKind.VEHICLE)),
         valid=torch.ones(1, cars, dtype=torch.bool),
         scale=SCALE.expand(1, cars, 1, 3),
+        free=torch.tensor([free or [True] * cars]),
+        light=torch.tensor([[light or (0, 0, 0)]], dtype=torch.float32),
+        red=torch.tensor([[light is not None]]),
         field=field,
     )
 
@@ -63,6 +70,29 @@ def test_a_car_brakes_behind_one_that_stands() -> None:
     assert after[0, 0, :, 0].min() < 0
 
 
+def test_a_car_stops_at_its_red_light_and_at_no_other() -> None:
+    guidance = Guidance(rounds=8)
+    around = surroundings([(0, 0, 0)], [8.0], light=(15.0, 0.5, 0.1))
+    assert around.stops.all()
+    before = fault(still(1), around, guidance)[0]
+    after = lean(still(1), around, guidance)
+    assert fault(after, around, guidance)[0] < 0.05 * before
+    assert after[0, 0, :, 0].min() < 0
+    for light in ((15.0, 3.5, 0.0), (15.0, 0.0, 1.5), (1.0, 0.0, 0.0), (4.0, 0.0, 0.0)):  # beside, across, passed, near
+        assert not surroundings([(0, 0, 0)], [8.0], light=light).stops.any()
+    states = torch.tensor([[LightState.STOP, LightState.GO, LightState.ARROW_STOP, LightState.UNKNOWN]])
+    assert is_red(states).tolist() == [[True, False, True, False]]
+
+
+def test_whose_plan_is_given_is_not_changed_and_others_make_way() -> None:
+    around = surroundings([(0, 0, 0), (20, 0, 3.1416)], [5.0, 5.0], free=[True, False])
+    guidance = Guidance(rounds=8)
+    before = fault(still(2), around, guidance)[0]
+    after = lean(still(2), around, guidance)
+    assert not after[0, 1].any()
+    assert fault(after, around, guidance)[0][0, 0] < 0.5 * before[0, 0]
+
+
 def test_a_car_turns_away_from_the_kerb_that_it_heads_for() -> None:
     around = surroundings([(0, 0, 0.2)], [8.0], wall(3.0))
     assert around.bound.all()
@@ -87,7 +117,7 @@ def test_those_that_touch_now_are_not_held_apart() -> None:
 def test_rows_do_not_depend_on_each_other() -> None:
     one = surroundings([(0, 0, 0.2), (20, 0, 0)], [8.0, 0.0], wall(3.0))
     two = surroundings([(0, 0, -0.2), (9, 0, 0)], [9.0, 1.0], wall(3.0))
-    fields = ("pose", "speed", "size", "kind", "valid", "scale", "near", "pair", "bound")
+    fields = ("pose", "speed", "size", "kind", "valid", "scale", "near", "pair", "bound", "free", "light", "stops")
     both = Surroundings(
         **{name: torch.cat([getattr(one, name), getattr(two, name)]) for name in fields}, field=one.field
     )

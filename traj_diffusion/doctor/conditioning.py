@@ -10,11 +10,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from traj_diffusion.datasets.conditioning import ABSENT_ROUTE
+from traj_diffusion.datasets.conditioning import ABSENT_ROUTE, KIND_OF_CODE, PLAIN_CODE
 from traj_diffusion.doctor.case import HIGH, Case, rounded
 from traj_diffusion.doctor.findings import Finding, NotApplicable, Series, judged
 from traj_diffusion.doctor.symmetry import OF_BATCH, PER_AGENT, PER_LIGHT
 from traj_diffusion.geometry import wrap_angle
+from traj_diffusion.scene import MapKind
 from traj_diffusion.training.batch import Batch
 
 DEAF = 1e-4  # relative change of answers below which a part is not heard at all
@@ -32,8 +33,15 @@ def other_shapes(batch: Batch) -> Batch:
 
 
 def other_codes(batch: Batch) -> Batch:
-    """Return the batch with each map piece's kind exchanged for another's."""
-    return replace(batch, map=replace(batch.map, code=_exchanged(batch.map.code)))
+    """Return the batch with lanes called road edges, and road edges lanes.
+
+    The two count as equally near, so that what is shown stays the same but for what it is called.
+    """
+    code = batch.map.code
+    lane, edge = (KIND_OF_CODE.index(kind) for kind in (MapKind.LANE, MapKind.ROAD_EDGE))
+    plain = torch.tensor(PLAIN_CODE, device=code.device)[code]
+    called = torch.where(plain == lane, edge, torch.where(plain == edge, lane, code))
+    return replace(batch, map=replace(batch.map, code=called))
 
 
 def other_directions(batch: Batch) -> Batch:

@@ -42,12 +42,12 @@ from traj_diffusion.geometry import to_world
 from traj_diffusion.kinematics import ACTION, DT, decode
 from traj_diffusion.model import Prepared, TrafficDiffusion, find_checkpoint, load_checkpoint
 from traj_diffusion.policies.inpainting import given_actions
-from traj_diffusion.policies.lean import Guidance, Surroundings, lean
+from traj_diffusion.policies.lean import Guidance, Surroundings, is_red, lean
 from traj_diffusion.policies.road import RoadField, road_field
 from traj_diffusion.policies.streaming import Memory, carried_over
 from traj_diffusion.scene import Map, OutOfTime, Plan, PlanRequest, Scene, WorldState
 
-DEFAULT_STEPS = 4
+DEFAULT_STEPS = 2  # docs/experiments.md: as good as 4, at half the cost
 # How noisy the last plan is made before the next one starts from it, as a share of the schedule's time; None: every
 # plan starts from noise. docs/adapter.md has a table of both, and why the start is cold.
 DEFAULT_WARM: float | None = None
@@ -274,26 +274,39 @@ class DiffusionPolicy:
         if walk.deadline is not None:
             network = _in_time(predict, walk.deadline, time.perf_counter() - began)
         x_T = of_block(walk.x_T)
-        leant = self._leant(c, context, [world for world, _ in filled], len(walk.grid) - 1)
+        worlds, steps = [world for world, _ in filled], len(walk.grid) - 1
         if walk.known is None or walk.is_known is None:
+            leant = self._leant(c, context, worlds, steps)
             return self.denoise(network, x_T, walk.grid, leant)[: len(block)]
         # One noise for all levels, as on the way that DDIM itself takes to the same end.
         eps, known, is_known = of_block(walk.eps), of_block(walk.known), of_block(walk.is_known)
-        denoise = leant(as_denoiser(network, self.model.config.parameterisation, self._schedule))
+        denoise = as_denoiser(network, self.model.config.parameterisation, self._schedule)
+        denoise = self._leant(c, context, worlds, steps, known, is_known)(denoise)
         x0 = inpaint(denoise, x_T, self._schedule, walk.grid, Ddim(), lambda draw, shape: eps, known, is_known)
         return x0[: len(block)]
 
     def _leant(
-        self, c: Conditioning, context: EncodedScene, worlds: list[int], steps: int
+        self,
+        c: Conditioning,
+        context: EncodedScene,
+        worlds: list[int],
+        steps: int,
+        known: Float[Tensor, "b A k 3"] | None = None,
+        is_known: Bool[Tensor, "b A k 3"] | None = None,
     ) -> Callable[[Denoiser], Denoiser]:
-        """Return what turns a denoiser of these worlds into one that guidance leans in its last steps."""
+        """Return what turns a denoiser of these worlds into one that guidance leans in its last steps.
+
+        Whose future is given is not leant, and others are held apart from where that future leads.
+        """
         guidance = self.guidance
         if guidance is None:
             return lambda denoise: denoise
         kind = c.kind[worlds]
         scale = self.model.denormalise(torch.ones(*kind.shape, 1, ACTION, device=self.device), kind)
         pose, speed, size, valid = c.pose[worlds], c.speed[worlds], c.size[worlds], c.valid[worlds]
-        around = Surroundings.of(pose, speed, size, kind, valid, scale, context.field)
+        free = torch.ones_like(valid) if is_known is None else ~is_known.any(-1).any(-1)
+        red = is_red(c.light_state[worlds]) & c.light_valid[worlds]
+        around = Surroundings.of(pose, speed, size, kind, valid, scale, free, c.light_pose[worlds], red, context.field)
         first = steps - guidance.last
 
         def wrap(denoise: Denoiser) -> Denoiser:
@@ -303,7 +316,11 @@ class DiffusionPolicy:
                 nonlocal step
                 step += 1
                 x0 = denoise(x_t, t)
-                return lean(x0, around, guidance) if step > first else x0
+                if step <= first:
+                    return x0
+                if known is not None and is_known is not None:
+                    x0 = torch.where(is_known, known, x0)
+                return lean(x0, around, guidance)
 
             return denoise_and_lean
 

@@ -1,4 +1,4 @@
-"""What is wrong with a plan, as a number with a slope, and a few steps down it: off the kerb, off each other.
+"""What is wrong with a plan, as a number with a slope, and a few steps down it: off kerbs, each other and red lights.
 
 It leans the estimate of x0 while it is denoised (guidance without a pass back through the network), so that the steps
 that follow settle on a plan near what was leant to.
@@ -10,19 +10,22 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from traj_diffusion.geometry import box_corners, to_world
+from traj_diffusion.geometry import box_corners, to_local, to_world, wrap_angle
 from traj_diffusion.kinematics import STEPS_PER_KNOT, decode
 from traj_diffusion.policies.road import RoadField
-from traj_diffusion.scene import AgentKind
+from traj_diffusion.scene import AgentKind, LightState
 
 DISCS = 3  # that stand for a box: a row of discs as wide as it is
 NEAR = 8  # agents with whom each is held apart
 STANDING = 0.3  # m/s
+IN_LANE = 1.8  # m beside the stop point, and
+ALIGNED = 0.6  # rad off the direction of its lane, within which a light concerns somebody
+HARDEST = 4.0  # m/s2; whoever would have to brake harder for a red light goes on
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """How plans are leant away from collisions and from the road's edge."""
+    """How plans are leant away from collisions, from the road's edge and from red lights."""
 
     rounds: int = 2  # steps down the slope, each time that it is asked
     last: int = 2  # denoising steps at the end of which it is asked; earlier estimates are means over many plans
@@ -30,6 +33,7 @@ class Guidance:
     every: int = 2  # steps of 0.1 s between two looks
     kerb: float = 0.3  # m that corners keep from the road's edge
     gap: float = 0.3  # m between two boxes
+    line: float = 0.5  # m before the stop point of a red light
     most: float = 1.0  # normalised actions, how far one step may change any of them
 
 
@@ -46,6 +50,9 @@ class Surroundings:
     near: Int[Tensor, "B A m"]
     pair: Bool[Tensor, "B A m"]  # pairs to be held apart: valid, and apart now
     bound: Bool[Tensor, "B A"]  # who is on the road now and is to stay there
+    free: Bool[Tensor, "B A"]  # whose plan may be changed; the others' are given
+    light: Float[Tensor, "B S 3"]  # stop points, and the direction of their lanes
+    stops: Bool[Tensor, "B A S"]  # which lights are red for whom, and can be stopped at
     field: RoadField | None
 
     @classmethod
@@ -57,6 +64,9 @@ class Surroundings:
         kind: Int[Tensor, "B A"],
         valid: Bool[Tensor, "B A"],
         scale: Float[Tensor, "B A 1 3"],
+        free: Bool[Tensor, "B A"],
+        light: Float[Tensor, "B S 3"],
+        red: Bool[Tensor, "B S"],
         field: RoadField | None,
     ) -> "Surroundings":
         """Return the surroundings of agents at their present poses."""
@@ -69,12 +79,17 @@ class Surroundings:
         near, pair = ranked.indices, ranked.values.isfinite()
         offset, radius = _offsets(pose[..., None, :2], pose[..., 2:], size, near)
         gap = offset[..., 0, :].norm(dim=-1) - radius
+        drives = ((kind == AgentKind.VEHICLE) | (kind == AgentKind.CYCLIST)) & valid
         on_road = torch.zeros_like(valid)
         if field is not None:
             corners = box_corners(pose[..., :2], pose[..., 2], size[..., 0], size[..., 1])
-            on_road = (field(corners).amax(-1) < 0) & valid
-            on_road &= (kind == AgentKind.VEHICLE) | (kind == AgentKind.CYCLIST)
-        return cls(pose, speed, size, kind, valid, scale, near, pair & (gap > 0), on_road, field)
+            on_road = (field(corners).amax(-1) < 0) & drives
+        past, beside = _at_line(pose[..., None, :2], pose[..., 2:], size[..., 0], light)
+        needed = speed[..., :1].square() / (2 * (-past[..., 0]).clamp(min=0.1))
+        aligned = wrap_angle(pose[:, :, None, 2] - light[:, None, :, 2]).abs() < ALIGNED
+        stops = drives[..., None] & red[:, None] & aligned & (beside[..., 0].abs() < IN_LANE)
+        stops &= (past[..., 0] < 0) & (needed < HARDEST)
+        return cls(pose, speed, size, kind, valid, scale, near, pair & (gap > 0), on_road, free, light, stops, field)
 
 
 def lean(x0: Float[Tensor, "B A k 3"], around: Surroundings, guidance: Guidance) -> Float[Tensor, "B A k 3"]:
@@ -86,6 +101,7 @@ def lean(x0: Float[Tensor, "B A k 3"], around: Surroundings, guidance: Guidance)
         for _ in range(guidance.rounds):
             x = x0.detach().requires_grad_()
             own, moves = fault(x, around, guidance)
+            moves = moves & around.free
             own = own * moves  # two that move share the work
             if not bool((own.detach() > 0).any()):
                 return x0
@@ -99,7 +115,7 @@ def lean(x0: Float[Tensor, "B A k 3"], around: Surroundings, guidance: Guidance)
 def fault(
     x0: Float[Tensor, "B A k 3"], around: Surroundings, guidance: Guidance
 ) -> tuple[Float[Tensor, "B A"], Bool[Tensor, "B A"]]:
-    """Return how much of each agent's plan lies beyond the kerb or in others [m, summed over time], and who moves."""
+    """Return how much of each agent's plan lies beyond kerbs and lines or in others [m, over time], and who moves."""
     motion = decode(x0[..., : guidance.knots, :] * around.scale, around.speed, around.kind, around.size[..., 0])
     some = slice(guidance.every - 1, guidance.knots * STEPS_PER_KNOT, guidance.every)
     local = motion.position[..., some, :]
@@ -113,12 +129,33 @@ def fault(
 
     offset, radius = _offsets(place, heading, around.size, around.near)
     own = (_overlap(offset, radius[..., None] + guidance.gap) * around.pair[..., None]).sum((-1, -2))
+    if around.light.shape[1]:
+        past, _ = _at_line(place, heading, around.size[..., 0], around.light)
+        own = own + ((past + guidance.line).clamp(min=0) * (around.stops & moves[..., None])[..., None]).sum((-1, -2))
     if around.field is not None:
         size = around.size[..., None, :].expand(*heading.shape, 3)
         corners = box_corners(place, heading, size[..., 0], size[..., 1])
         beyond = around.field(corners).amax(-1) + guidance.kerb
         own = own + (beyond.clamp(min=0) * (around.bound & moves)[..., None]).sum(-1)
     return own, moves & around.valid
+
+
+def _at_line(
+    place: Float[Tensor, "B A T 2"],
+    heading: Float[Tensor, "B A T"],
+    length: Float[Tensor, "B A"],
+    light: Float[Tensor, "B S 3"],
+) -> tuple[Float[Tensor, "B A S T"], Float[Tensor, "B A S T"]]:
+    """Return how far [m] each front bumper is past each stop point, and to the left of it."""
+    ahead = torch.stack([heading.cos(), heading.sin()], -1)
+    front = place + length[..., None, None] / 2 * ahead
+    at = to_local(front[:, :, None], light[:, None, :, None, :2], light[:, None, :, None, 2])
+    return at[..., 0], at[..., 1]
+
+
+def is_red(state: Int[Tensor, "B S"]) -> Bool[Tensor, "B S"]:
+    """Return which lights forbid to go on."""
+    return (state == LightState.STOP) | (state == LightState.ARROW_STOP)
 
 
 def _overlap(offset: Float[Tensor, "B A m T 2"], apart: Float[Tensor, "B A m 1"]) -> Float[Tensor, "B A m T"]:
