@@ -26,11 +26,8 @@ SETTINGS: dict[str, tuple[int, Guidance | None]] = {
     "2 steps": (2, Guidance()),
     "4 steps": (4, Guidance()),
     "8 steps": (8, Guidance()),
-    "16 steps": (16, Guidance()),
-    "2 steps, no guidance": (2, None),
     "4 steps, no guidance": (4, None),
-    "2 steps, guidance of 4 rounds": (2, replace(Guidance(), rounds=4)),
-    "2 steps, guidance in the last alone": (2, replace(Guidance(), last=1)),
+    "4 steps, guidance of 4 rounds": (4, replace(Guidance(), rounds=4)),
 }
 COLUMNS = {
     "wosac metametric": "meta-metric",
