@@ -17,7 +17,7 @@ from traj_diffusion.errors import BadInput, HostError
 from traj_diffusion.policies import ConstantVelocity, IdmFollower
 from traj_diffusion.scene import AgentKind, LightState, MapKind, Observation, Policy
 from traj_diffusion.sim_adapter import TrafficModel
-from traj_diffusion.testing import WitnessedTraffic
+from traj_diffusion.testing import WitnessedTraffic, host_findings
 
 pytest.importorskip("torchdrivesim", reason="needs the extra [torchdrivesim], in an environment of its own")
 
@@ -140,17 +140,6 @@ def test_npcs_go_where_they_face_in_both_handednesses(left: bool) -> None:
     assert seen.position[1, 1] * (-1 if left else 1) > 20
 
 
-@pytest.mark.parametrize("left", [False, True])
-def test_the_host_keeps_the_contract(left: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    traffic = WitnessedTraffic(IdmFollower())
-    running = Running(traffic, [CROWD], left=left)
-    for _ in range(30):
-        running.step()
-        said += running.worlds[0].traffic.findings()
-    assert said == []
-
-
 @pytest.fixture(scope="module")
 def town() -> Any:
     """A town of CARLA, left-handed, with its Lanelet2 map and its lights."""
@@ -196,6 +185,19 @@ def test_a_town_is_seen_with_its_lights_and_worlds_are_apart(town: Any) -> None:
     assert not set(one.agent_id.tolist()) & set(other.agent_id.tolist()), "so that their noise differs"
     assert len(one.light_lane) >= 20
     assert set(one.light_state.tolist()) == {LightState.STOP}, "what TorchDriveSim's lights show when nobody sets them"
+
+
+def test_the_host_keeps_the_contract(town: Any) -> None:
+    states = on_lanes(town, 6)
+
+    def run(traffic: WitnessedTraffic) -> WitnessedTraffic:
+        running = Running(traffic, [states], town)
+        for _ in range(30):
+            running.step()
+        witness: WitnessedTraffic = running.worlds[0].traffic
+        return witness
+
+    assert host_findings(run, lambda: WitnessedTraffic(IdmFollower())) == ()
 
 
 def test_npcs_wait_at_red_and_go_at_green(town: Any) -> None:
