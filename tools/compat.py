@@ -37,10 +37,10 @@ HOSTS = {
     "SUMO (libsumo, TraCI)": Host(
         "libsumo", "sumo", ("test_sumo.py", f"{CONTRACT}::test_sumo_keeps_the_contract"), "real"
     ),
-    "Gymnasium": Host(
-        "gymnasium", "gym", ("test_gym.py", f"{CONTRACT}::test_gymnasium_and_pettingzoo_keep_the_contract"), "real"
+    "Gymnasium": Host("gymnasium", "gym", ("test_gym.py", f"{CONTRACT}::test_gymnasium_keeps_the_contract"), "real"),
+    "PettingZoo": Host(
+        "pettingzoo", "pettingzoo", ("test_pettingzoo.py", f"{CONTRACT}::test_pettingzoo_keeps_the_contract"), "real"
     ),
-    "PettingZoo": Host("pettingzoo", "pettingzoo", ("test_pettingzoo.py",), "real"),
     "HighwayEnv": Host(
         "highway-env", "highway", ("test_highway.py", f"{CONTRACT}::test_highwayenv_keeps_the_contract"), "real"
     ),
