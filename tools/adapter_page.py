@@ -3,7 +3,7 @@
 python -P tools/adapter_page.py [--check]
 
 Benches write JSON and call this: tools/bench_streaming.py, tools/bench_budget.py, tools/fuzz_observations.py,
-tools/long_run.py.
+tools/long_run.py, tools/bench_hosts.py --endurance.
 """
 
 import argparse
@@ -109,11 +109,27 @@ def long_run(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def endurance(found: dict[str, Any]) -> str:
+    """Return what ten minutes of SUMO traffic did to the process."""
+    memory = found["memory_mib_each_minute"]
+    return (
+        f"{found['simulated_seconds'] / 60:g} minutes of {found['host']}, nine signalled crossings: "
+        f"{found['driven']:g} vehicles and pedestrians (of them {found['pedestrians']} on foot) driven by "
+        f"`{found['policy']}` with "
+        f"{found['futures']} futures, {found['others']} vehicles SUMO's own.\n\n"
+        "| teleports | warnings | memory after the first minutes, MiB | at the end, MiB | most, MiB |\n"
+        "| --- | --- | --- | --- | --- |\n"
+        f"| {found['teleports']} | {found['warnings']} | {memory[min(1, len(memory) - 1)]:g} | {memory[-1]:g} | "
+        f"{max(memory):g} |\n"
+    )
+
+
 BLOCKS: dict[str, Callable[[dict[str, Any]], str]] = {
     "streaming": streaming,
     "budget": budget,
     "fuzz_observations": fuzz_observations,
     "long_run": long_run,
+    "endurance": endurance,
 }
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 A town of nine crossings with signals is kept at a number of vehicles; the policy drives some of them, SUMO the others.
 Usage: python -P tools/bench_hosts.py [--driven 50] [--others 0] [--pedestrians 0] [--futures 8] [--seconds 30]
-[--policy small] [--traci] [--out FILE]. Ten minutes of it (--seconds 600) are the endurance run.
+[--policy small] [--traci] [--out FILE], or --endurance [--policy small]: ten minutes of a mixed town, whose figures go to
+docs/figures/endurance.json and from there into docs/adapter.md.
 """
 
 import argparse
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,8 +23,17 @@ from traj_diffusion.datasets.synthesis.tools import require_libsumo, sumo_home
 from traj_diffusion.scene import Plan, PlanRequest, Policy, Scene
 from traj_diffusion.sim_adapter.hosts.sumo import SumoTraffic
 
+ROOT = Path(__file__).resolve().parents[1]
 DT = 0.1  # s
 WARM_UP = 30  # ticks that no figure counts
+ENDURANCE = {
+    "driven": 10,
+    "others": 20,
+    "pedestrians": 6,
+    "futures": 8,
+    "seconds": 600.0,
+    "out": ROOT / "docs" / "figures" / "endurance.json",
+}
 
 
 class Clock:
@@ -144,7 +155,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     traffic = td.TrafficModel(policy, futures=options.futures, seed=0, dt=DT)
     wanted = ("driven", "walker")
     warnings, teleports, memory, there, ticks = 0, 0, [], [], 0
-    model_ms = 0.0
+    model_ms, said = 0.0, list[str]()
     with SumoTraffic(traffic, TimedSumo(sumo, clock), net, lambda name: name.startswith(wanted)) as town:
         for tick in range(round(options.seconds / DT) + WARM_UP):
             if tick == WARM_UP:
@@ -154,6 +165,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             step = clock.call("tick", town.step)
             model_ms += step.latency_ms
             warnings += len(step.warnings)
+            said += list(step.warnings)[: 10 - len(said)]
             teleports += sumo.simulation.getStartingTeleportNumber()
             there.append(len(town.driven))
             ticks += tick >= WARM_UP
@@ -168,6 +180,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "policy": policy.name,
         "driven": round(float(np.mean(there[WARM_UP:])), 1),
         "others": options.others,
+        "pedestrians": options.pedestrians,
         "futures": options.futures,
         "simulated_seconds": options.seconds,
         "times_real_time": round(DT * 1e3 / spent["tick"], 3),
@@ -179,6 +192,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         },
         "host_translation_share": round(host / spent["tick"], 4),
         "warnings": warnings,
+        "first_warnings": said[:10],
         "teleports": teleports,
         "memory_mib_each_minute": memory,
         "cores": os.cpu_count(),
@@ -196,12 +210,17 @@ def main() -> None:
     parser.add_argument("--policy", default="small")
     parser.add_argument("--traci", action="store_true")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--endurance", action="store_true")
     options = parser.parse_args()
+    if options.endurance:
+        vars(options).update(ENDURANCE)
     with tempfile.TemporaryDirectory() as folder:
         found = json.dumps(run(options, Path(folder)), indent=1)
     print(found)
     if options.out:
         options.out.write_text(found + "\n", encoding="utf-8")
+    if options.endurance:
+        subprocess.run([sys.executable, "-P", str(ROOT / "tools" / "adapter_page.py")], check=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Usage: python -P tools/compat.py [HOST ...] (no host: all); --page only writes t
 """
 
 import argparse
+import importlib
 import json
 import platform
 import re
@@ -22,12 +23,13 @@ BEGIN, END = "<!-- compat: begin -->", "<!-- compat: end -->"
 
 
 class Host(NamedTuple):
-    """A row: the package that must be there, the tests, and what they run against."""
+    """A row: the package that must be there, the tests, what they run against, and what of it they need."""
 
     package: str
     extra: str
     tests: tuple[str, ...]
     how: str
+    needs: str = ""  # module:name
 
 
 CONTRACT = "test_hosts_keep_the_contract.py"
@@ -35,14 +37,25 @@ HOSTS = {
     "SUMO (libsumo, TraCI)": Host(
         "libsumo", "sumo", ("test_sumo.py", f"{CONTRACT}::test_sumo_keeps_the_contract"), "real"
     ),
-    "Gymnasium": Host(
-        "gymnasium", "gym", ("test_gym.py", f"{CONTRACT}::test_gymnasium_and_pettingzoo_keep_the_contract"), "real"
+    "Gymnasium": Host("gymnasium", "gym", ("test_gym.py", f"{CONTRACT}::test_gymnasium_keeps_the_contract"), "real"),
+    "PettingZoo": Host(
+        "pettingzoo", "pettingzoo", ("test_pettingzoo.py", f"{CONTRACT}::test_pettingzoo_keeps_the_contract"), "real"
     ),
-    "PettingZoo": Host("pettingzoo", "pettingzoo", ("test_pettingzoo.py",), "real"),
     "HighwayEnv": Host(
         "highway-env", "highway", ("test_highway.py", f"{CONTRACT}::test_highwayenv_keeps_the_contract"), "real"
     ),
     "MetaDrive": Host("metadrive-simulator", "metadrive", ("test_metadrive.py",), "real, headless"),
+    "CommonRoad": Host("commonroad-io", "commonroad", ("test_commonroad_host.py",), "real"),
+    "TorchDriveSim, release (NPCWrapper)": Host(
+        "torchdrivesim", "torchdrivesim", ("test_torchdrivesim.py",), "real", "torchdrivesim.simulator:NPCWrapper"
+    ),
+    "TorchDriveSim, its repository (NPCController)": Host(
+        "torchdrivesim",
+        "torchdrivesim",
+        ("test_torchdrivesim.py",),
+        "real, acd66cc of its repository",
+        "torchdrivesim.simulator:NPCController",
+    ),
     "gRPC service (AlpaSim's wire)": Host("grpcio", "serve", ("test_serve.py",), "real gRPC; AlpaSim itself not run"),
 }
 
@@ -52,6 +65,9 @@ def measure(name: str, host: Host) -> dict[str, Any] | None:
     try:
         version = metadata.version(host.package)
     except metadata.PackageNotFoundError:
+        return None
+    module, _, wanted = host.needs.partition(":")
+    if wanted and not hasattr(importlib.import_module(module), wanted):
         return None
     tests = [str(ROOT / "tests" / "sim_adapter" / test) for test in host.tests]
     command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]

@@ -1,7 +1,7 @@
 """Make the pictures of hosts whose traffic the bundled model drives: the last three seconds and the futures ahead.
 
-Usage: python -P tools/make_host_figures.py sumo|metadrive [--policy small] [--seconds 8] [--out docs/figures]
-MetaDrive needs an environment with the extra [metadrive].
+Usage: python -P tools/make_host_figures.py sumo|metadrive|commonroad [--policy small] [--seconds 8] [--out docs/figures]
+MetaDrive and CommonRoad need environments with the extras [metadrive] and [commonroad].
 """
 
 import argparse
@@ -153,18 +153,37 @@ def metadrive(traffic: Filmed, seconds: float) -> str:
     return "MetaDrive, all but the ego driven"
 
 
+def commonroad(traffic: Filmed, seconds: float) -> str:
+    """Drive all obstacles of a bundled scene; they are recorded in the first second."""
+    from commonroad.common.file_reader import CommonRoadFileReader
+
+    from traj_diffusion.sim_adapter.hosts.commonroad import CommonRoadTraffic
+    from traj_diffusion.testing.foreign_commonroad import commonroad_document
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "made.xml")
+        path.write_text(commonroad_document(list(td.read_scenes("bundled"))[2]), encoding="utf-8")
+        scenario, _ = CommonRoadFileReader(str(path)).open()
+    host = CommonRoadTraffic(traffic, scenario, log_steps=10)
+    for _ in range(round(seconds / traffic.dt)):
+        host.step()
+    return "CommonRoad, all obstacles driven"
+
+
 def main() -> None:
     """Run a host and draw it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("host", choices=("sumo", "metadrive"))
+    parser.add_argument("host", choices=tuple(HOSTS))
     parser.add_argument("--policy", default="small")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures")
     options = parser.parse_args()
     traffic = Filmed(td.load_policy(options.policy), futures=8, seed=0)
-    name = {"sumo": sumo, "metadrive": metadrive}[options.host](traffic, options.seconds)
+    name = HOSTS[options.host](traffic, options.seconds)
     print(traffic.save(options.out / f"host_{options.host}.png", name))
 
+
+HOSTS = {"sumo": sumo, "metadrive": metadrive, "commonroad": commonroad}
 
 if __name__ == "__main__":
     main()

@@ -95,7 +95,7 @@ def _lanelet(element: Element, limits: dict[str, float]) -> Lanelet:
         raise ValueError(f"{place(element)}: its bounds have {len(left)} and {len(right)} points, wanted are 2 or more")
     line = element.find("stopLine")
     lines = np.zeros((0, 3)) if line is None else read_points(line.iterfind("point"))
-    centre = _between(left, right)
+    centre = midway(left, right)
     marking = [] if line is None else [line]
     signs = tuple(dict.fromkeys(_refs([element, *marking], "trafficSignRef")))
     stated = [text_number(element, "speedLimit")] if element.find("speedLimit") is not None else []
@@ -126,7 +126,7 @@ def _refs(elements: list[Element], name: str) -> list[str]:
     return [attribute(child, "ref") for element in elements for child in element.iterfind(name)]
 
 
-def _between(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def midway(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return the line midway between two bounds, which have a point for each other or are given as many."""
     if len(left) != len(right):
         share = np.linspace(0, 1, max(len(left), len(right)))

@@ -1,6 +1,7 @@
 """SUMO: chosen vehicles, bicycles and pedestrians of a running simulation are driven by a TrafficModel."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,6 +81,7 @@ class SumoTraffic:
         self._velocity: dict[str, tuple[float, float]] = {}
         self._elsewhere: list[str] = []
         self._began = False
+        self._unstepped = False  # whether somebody was put back and SUMO has not stepped since
 
     @property
     def driven(self) -> frozenset[str]:
@@ -100,6 +102,7 @@ class SumoTraffic:
             step = self.traffic.step(observation)
             warnings = (*step.warnings, *self._elsewhere, *self._place(step))
             self._sumo.simulationStep()
+            self._unstepped = False
         except self._error as error:
             raise HostError(f"SUMO refused or stopped: {error}") from error
         return replace(step, warnings=warnings)
@@ -153,13 +156,20 @@ class SumoTraffic:
             raise HostError(f"SUMO finds no way for {name!r} to its target {taken.target!r}: {error}") from error
 
     def close(self) -> None:
-        """Give everyone back that is still there and close the traffic model. SUMO goes on."""
+        """Give everyone back that is still there and close the traffic model. SUMO goes on.
+
+        Where somebody had to be put back onto the network, SUMO takes one step more: a libsumo that is closed before it
+        has carried out such a move crashes (segmentation fault) in the next simulation of the process.
+        """
         failures: tuple[type[Exception], ...] = (HostError, *self._error)
         for name in sorted(self._taken):
             try:
                 self.release(name)
             except failures:  # SUMO may have ended, or a vehicle stands where no way leads on
                 self._forget(name)
+        if self._unstepped:
+            with suppress(*failures):
+                self._sumo.simulationStep()
         self.traffic.close()
 
     def __enter__(self) -> "SumoTraffic":
@@ -275,6 +285,7 @@ class SumoTraffic:
         if not vehicle.getLaneID(name):
             x, y = vehicle.getPosition(name)
             vehicle.moveToXY(name, "", -1, x, y, vehicle.getAngle(name), NEAREST_LANE)
+            self._unstepped = True
         vehicle.changeTarget(name, target)
 
     def _give_back_walker(self, name: str) -> None:
@@ -287,6 +298,7 @@ class SumoTraffic:
             aside = float(np.hypot(place[0] - at[0], place[1] - at[1])) - self._sumo.lane.getWidth(lane) / 2
         if aside > ASIDE:
             person.moveToXY(name, "", place[0], place[1], person.getAngle(name), NEAREST_LANE)
+            self._unstepped = True
 
     def _forget(self, name: str) -> None:
         self._taken.pop(name, None)

@@ -13,7 +13,7 @@ from traj_diffusion.errors import BadInput
 from traj_diffusion.policies import ConstantVelocity, DiffusionPolicy, IdmFollower
 from traj_diffusion.scene import Csr, MapKind, Observation, Origin, PlanRequest, Routes, Step, check_observation
 from traj_diffusion.sim_adapter.history import world_state
-from traj_diffusion.testing import WitnessedTraffic, crossing, straight_road
+from traj_diffusion.testing import WitnessedTraffic, crossing, host_findings, straight_road
 from traj_diffusion.testing.host_contract import obey
 
 
@@ -26,24 +26,25 @@ def test_sumo_keeps_the_contract(tmp_path: Path) -> None:
     options = "--grid --grid.number 2 --grid.length 100 --grid.attach-length 60 --sidewalks.guess"
     subprocess.run([sumo_home() / "bin" / "netgenerate", *options.split(), "-o", net], check=True, capture_output=True)
     settings = "--step-length 0.1 --time-to-teleport -1 --no-step-log true --pedestrian.model nonInteracting"
-    libsumo.start(["sumo", "-n", str(net), *settings.split()])
-    try:
-        libsumo.route.add("turns", ["left0A0", "A0A1", "A1B1", "B1B0"])
-        libsumo.route.add("north", ["bottom0A0", "A0A1", "A1top0"])
-        for number in range(3):
-            libsumo.vehicle.add(f"car{number}", "turns", depart=str(2 * number), departSpeed="8")
-            libsumo.vehicle.add(f"own{number}", "north", depart=str(2 * number), departSpeed="8")
-        libsumo.person.add("walker", "A0B0", 20)
-        libsumo.person.appendWalkingStage("walker", ["A0B0"], 80)
-        traffic = WitnessedTraffic(IdmFollower())
-        wanted = ("car", "walker")
-        with SumoTraffic(traffic, libsumo, net, lambda name: name.startswith(wanted)) as town:
-            for _ in range(150):
-                town.step()
-            assert len(town.driven) >= 2
-        assert traffic.findings() == ()
-    finally:
-        libsumo.close()
+
+    def run(traffic: WitnessedTraffic) -> None:
+        libsumo.start(["sumo", "-n", str(net), *settings.split()])
+        try:
+            libsumo.route.add("turns", ["left0A0", "A0A1", "A1B1", "B1B0"])
+            libsumo.route.add("north", ["bottom0A0", "A0A1", "A1top0"])
+            for number in range(3):
+                libsumo.vehicle.add(f"car{number}", "turns", depart=str(2 * number), departSpeed="8")
+                libsumo.vehicle.add(f"own{number}", "north", depart=str(2 * number), departSpeed="8")
+            libsumo.person.add("walker", "A0B0", 20)
+            libsumo.person.appendWalkingStage("walker", ["A0B0"], 80)
+            with SumoTraffic(traffic, libsumo, net, lambda name: name.startswith(("car", "walker"))) as town:
+                for _ in range(150):
+                    town.step()
+                assert len(town.driven) >= 2
+        finally:
+            libsumo.close()
+
+    assert host_findings(run, lambda: WitnessedTraffic(IdmFollower())) == ()
 
 
 def test_highwayenv_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,28 +55,106 @@ def test_highwayenv_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     from traj_diffusion.sim_adapter.hosts import highway
 
     gymnasium.register_envs(highway_env)
-    monkeypatch.setattr(highway.DrivenVehicle, "policy", IdmFollower())
-    monkeypatch.setattr(highway, "TrafficModel", WitnessedTraffic)
     path = "traj_diffusion.sim_adapter.hosts.highway.DrivenVehicle"
-    env = gymnasium.make("highway-fast-v0", config={"other_vehicles_type": path, "vehicles_count": 8})
-    env.reset(seed=1)
-    for _ in range(5):
-        env.step(1)
-    traffic = env.unwrapped.road.traffic.model
-    assert traffic.findings() == ()
-    env.close()
+
+    def run(traffic: WitnessedTraffic) -> None:
+        monkeypatch.setattr(highway, "TrafficModel", lambda *_, **__: traffic)
+        env = gymnasium.make("highway-fast-v0", config={"other_vehicles_type": path, "vehicles_count": 8})
+        env.reset(seed=1)
+        for _ in range(5):
+            env.step(1)
+        env.close()
+
+    monkeypatch.setattr(highway.DrivenVehicle, "policy", IdmFollower())
+    dt = 1 / 5  # highway-fast's simulation_frequency
+    assert host_findings(run, lambda: WitnessedTraffic(IdmFollower(), dt=dt)) == ()
 
 
-def test_gymnasium_and_pettingzoo_keep_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gymnasium_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    gymnasium = pytest.importorskip("gymnasium", reason="needs the extra [gym]")
+    from traj_diffusion.sim_adapter.hosts import gym, learning  # noqa: F401  # registers TrajDiffusion-v0
+
+    def run(traffic: WitnessedTraffic) -> None:
+        monkeypatch.setattr(learning, "TrafficModel", lambda *_, **__: traffic)
+        env = gymnasium.make("TrajDiffusion-v0", scenes="bundled", policy=ConstantVelocity())
+        env.reset(seed=1)
+        for _ in range(30):
+            env.step(np.array([0.2, 0.3], np.float32))
+        env.close()
+
+    assert host_findings(run, lambda: WitnessedTraffic(IdmFollower())) == ()
+
+
+def test_pettingzoo_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pettingzoo", reason="needs the extra [pettingzoo]")
     from traj_diffusion.sim_adapter.hosts import learning
+    from traj_diffusion.sim_adapter.hosts.pettingzoo import TrafficParallelEnv
 
-    monkeypatch.setattr(learning, "TrafficModel", WitnessedTraffic)
+    def run(traffic: WitnessedTraffic) -> None:
+        monkeypatch.setattr(learning, "TrafficModel", lambda *_, **__: traffic)
+        env = TrafficParallelEnv("bundled", ConstantVelocity(), learners=2)
+        env.reset(seed=1)
+        for _ in range(30):
+            env.step({agent: np.array([0.1, 0.2], np.float32) for agent in env.agents})
+        env.close()
+
+    assert host_findings(run, lambda: WitnessedTraffic(IdmFollower())) == ()
+
+
+def test_the_witness_notices_a_host_that_does_not_repeat() -> None:
+    moods = iter((0.0, 0.2))
+
+    def run(traffic: WitnessedTraffic) -> None:
+        seen, mood = Observation.from_scene(crossing(), uncontrolled=[1]), next(moods)
+        seen = replace(seen, position=seen.position + mood)
+        traffic.reset(crossing(), seen)
+        traffic.step(seen)
+
+    found = host_findings(run, lambda: WitnessedTraffic(ConstantVelocity()))
+    assert [one.split(":")[0] for one in found] == ["repeat"]
+    moods = iter((0.0, 0.2))
+    assert host_findings(run, lambda: WitnessedTraffic(ConstantVelocity()), within=0.3) == ()
+
+
+def test_the_witness_notices_who_enters_inside_of_somebody_and_who_flickers() -> None:
+    def shown(time: float, agents: list[int], places: list[list[float]]) -> Observation:
+        still = np.zeros((len(agents), 2))
+        size = (4.5, 2.0, 1.6)
+        return Observation.from_arrays(
+            time, agent_id=agents, kind=1, position=places, heading=still[:, 0], velocity=still, size=size
+        )
+
+    traffic = WitnessedTraffic(ConstantVelocity())
+    traffic.reset(None, shown(0.0, [1, 2], [[0, 0], [20, 0]]))
+    for time, agents, places in (
+        (0.0, [1, 2], [[0, 0], [20, 0]]),
+        (0.1, [1], [[0, 0]]),
+        (0.2, [1, 2, 3], [[0, 0], [20, 0], [0.5, 0.5]]),
+    ):
+        traffic.step(shown(time, agents, places))
+    assert [one.split(":")[0] for one in traffic.findings()] == ["spawn", "gone"]
+
+
+@pytest.mark.parametrize("spoil", ["mirrored map", "map elsewhere", "no such lane", "light elsewhere"])
+def test_the_witness_notices_maps_and_lights_in_another_frame(spoil: str) -> None:
     scene = crossing()
-    ego = int(scene.agents.id[0])
-    episode = learning.Episode(scene, ConstantVelocity(), 0, [ego])
-    for _ in range(20):
-        episode.step({ego: np.array([0.2, 0.3])})
-    assert episode.traffic.findings() == ()  # type: ignore[attr-defined]
+    map_ = scene.map
+    if spoil == "mirrored map":  # turned about: its lanes lead the other way
+        middle = map_.points.mean(0)
+        map_ = replace(map_, points=2 * middle - map_.points)
+    if spoil == "map elsewhere":
+        map_ = replace(map_, points=map_.points + 500.0)
+    traffic, seen = WitnessedTraffic(ConstantVelocity()), Observation.from_scene(scene)
+    assert len(seen.light_lane)
+    if spoil == "no such lane":
+        seen = replace(seen, light_lane=seen.light_lane + 10_000)
+    if spoil == "light elsewhere":
+        seen = replace(seen, light_stop=seen.light_stop + 100.0)
+    traffic.reset(map_, seen)
+    for _ in range(25):
+        seen = obey(seen, traffic.step(seen))
+    kinds = {one.split(":")[0] for one in traffic.findings()}
+    assert kinds >= {"map" if "map" in spoil else "light"}
 
 
 def _spoilt(name: str, by: Callable[[np.ndarray], np.ndarray]) -> Callable[[Observation], Observation]:

@@ -13,6 +13,7 @@ import pytest
 from traj_diffusion.datasets import read_scenes
 from traj_diffusion.policies import ConstantVelocity, IdmFollower
 from traj_diffusion.sim_adapter import TrafficModel
+from traj_diffusion.testing import WitnessedTraffic, host_findings
 from traj_diffusion.testing.foreign import scenarionet_document
 
 pytest.importorskip("metadrive", reason="needs the extra [metadrive], in an environment of its own")
@@ -108,6 +109,28 @@ def test_recorded_agents_are_replayed_for_a_second_and_then_driven_without_a_jum
                     assert np.linalg.norm(position[:2] - state["position"][11, :2]) < 1.0 * pace + 0.5
     ids = seen.agent_id.tolist()
     assert len(ids) > 5
+
+
+@pytest.mark.parametrize("recorded", [False, True], ids=["procedural", "recorded"])
+def test_the_host_keeps_the_contract(recorded: bool, tmp_path: Path) -> None:
+    _, options = bundled(tmp_path)
+    base, manager = (ScenarioEnv, DrivenScenarioTraffic) if recorded else (MetaDriveEnv, DrivenTraffic)
+    more = options if recorded else {"map": "SX", "traffic_density": 0.1, "traffic_mode": "respawn"}
+
+    def run(traffic: WitnessedTraffic) -> None:
+        without_assets()
+        env = base({"log_level": 50, "horizon": 200, **more})
+        try:
+            env.lazy_init()
+            env.engine.update_manager("traffic_manager", manager(traffic))
+            env.reset(seed=0)
+            for _ in range(30):
+                env.step([0.0, 0.1])
+        finally:
+            env.close()
+
+    # MetaDrive's physics engine repeats the ego's own motion to some 1e-7 m only, not to the bit.
+    assert host_findings(run, lambda: WitnessedTraffic(IdmFollower()), within=1e-4) == ()
 
 
 def test_two_runs_of_one_scene_are_equal_as_far_as_metadrive_is(start: Any, tmp_path: Path) -> None:

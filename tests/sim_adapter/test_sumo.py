@@ -44,7 +44,7 @@ def start(net: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
 
     def begin(*options: str, step: str = "0.1") -> Any:
         quiet = ("--no-step-log", "true", "--no-warnings", "true", "--collision.action", "none")
-        timing = ("--step-length", step, "--time-to-teleport", "-1")
+        timing = ("--step-length", step, *(() if "--time-to-teleport" in options else ("--time-to-teleport", "-1")))
         if "--pedestrian.model" not in options:
             quiet = (*quiet, "--pedestrian.model", "nonInteracting")
         if getattr(request, "param", "libsumo") == "traci":
@@ -380,3 +380,58 @@ def test_the_example_runs_and_is_short(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "10.0 s: 4 of 8 vehicles driven by constant_velocity" in done.stdout
+
+
+def test_a_junction_is_crossed_on_its_connector_with_a_way_ahead_all_the_time(start: Any, net: Path) -> None:
+    sumo = start()
+    sumo.vehicle.add("n", "north", departSpeed="10")
+    inside = 0
+    with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["n"]) as town:
+        links, lane_of = town.view.roads.features.links, town.view.roads.lane_of
+        for _ in range(120):
+            assert town.step().warnings == ()
+            if not sumo.vehicle.getRoadID("n").startswith(":"):
+                continue
+            inside += 1
+            seen = town.observe()
+            assert seen.routes is not None
+            way = seen.routes.lanes[row(seen, "n")].tolist()
+            assert lane_of[way[0]] == sumo.vehicle.getLaneID("n")
+            assert all(after in links.successors[before] for before, after in itertools.pairwise(way))
+    assert inside > 5, "a junction takes a second at 10 m/s"
+
+
+def test_who_strays_to_another_end_of_the_network_leaves_there(start: Any, net: Path) -> None:
+    sumo = start()
+    sumo.route.add("turns", ["left0A0", "A0A1", "A1B1"])
+    sumo.vehicle.add("t", "turns", departSpeed="13")
+    farthest = 0.0
+    with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["t"]) as town:
+        for _ in range(250):
+            town.step()
+            if "t" in sumo.vehicle.getIDList():
+                farthest = max(farthest, sumo.vehicle.getPosition("t")[0])
+        assert town.driven == frozenset()
+    assert sumo.vehicle.getIDList() == ()
+    assert farthest == pytest.approx(60 + 100 + 60, abs=3)
+
+
+@pytest.mark.parametrize("seconds", ["-1", "3"])
+def test_a_driven_vehicle_that_waits_is_not_lost_under_either_teleport_setting(
+    start: Any, net: Path, seconds: str
+) -> None:
+    sumo = start("--time-to-teleport", seconds)
+    sumo.vehicle.add("e", "east", departSpeed="10")
+    sumo.vehicle.add("behind", "east", depart="3", departSpeed="10")
+    for program in sumo.trafficlight.getIDList():
+        sumo.trafficlight.setRedYellowGreenState(program, "r" * len(sumo.trafficlight.getControlledLinks(program)))
+    warnings: list[str] = []
+    with SumoTraffic(TrafficModel(IdmFollower()), sumo, net, ["e"]) as town:
+        for _ in range(200):
+            warnings += town.step().warnings
+        assert "e" in sumo.vehicle.getIDList()
+        assert town.driven == {"e"}
+        assert sumo.vehicle.getSpeed("e") < 0.5
+    if seconds == "-1":
+        assert warnings == []
+    assert all(one.startswith("SUMO has put") for one in warnings)

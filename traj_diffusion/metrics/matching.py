@@ -145,7 +145,7 @@ def is_vehicle(kind: UInt8[np.ndarray, " A"]) -> Bool[np.ndarray, " A"]:
     return kind == AgentKind.VEHICLE
 
 
-def _require(condition: bool | np.bool, otherwise: str) -> None:
+def _require(condition: bool | np.bool_, otherwise: str) -> None:
     if not condition:
         raise BadRollouts(otherwise)
 

@@ -78,6 +78,6 @@ def _rows(scene: Scene, what: str, ragged: Csr, count: int) -> None:
     _require(scene, bool(inside), f"{what}: an entry is no row of the map, which has {len(scene.map)}")
 
 
-def _require(scene: Scene, condition: bool | np.bool, otherwise: str) -> None:
+def _require(scene: Scene, condition: bool | np.bool_, otherwise: str) -> None:
     if not condition:
         raise BadScene(f"scene {scene.id}: {otherwise}")

@@ -1,7 +1,7 @@
 """Scenes made by hand with known answers, and contracts that policies and hosts are held to. For users' tests too."""
 
 from traj_diffusion.testing.host_contract import HOST_CONTRACT
-from traj_diffusion.testing.host_witness import WitnessedTraffic
+from traj_diffusion.testing.host_witness import WitnessedTraffic, host_findings
 from traj_diffusion.testing.policy_contract import POLICY_CONTRACT
 from traj_diffusion.testing.scenes import busy_scene, crossing, make_map, make_scene, straight_road
 
@@ -11,6 +11,7 @@ __all__ = [
     "WitnessedTraffic",
     "busy_scene",
     "crossing",
+    "host_findings",
     "make_map",
     "make_scene",
     "straight_road",
