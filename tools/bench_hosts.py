@@ -2,8 +2,8 @@
 
 A town of nine crossings with signals is kept at a number of vehicles; the policy drives some of them, SUMO the others.
 Usage: python -P tools/bench_hosts.py [--driven 50] [--others 0] [--pedestrians 0] [--futures 8] [--seconds 30]
-[--policy small] [--traci] [--out FILE], or --endurance [--policy small]: ten minutes of a mixed town, whose figures go to
-docs/figures/endurance.json and from there into docs/adapter.md.
+[--policy small] [--traci] [--out FILE], or --endurance [--policy small]: ten minutes of a mixed town, whose figures go
+to docs/figures/endurance.json and from there into docs/adapter.md.
 """
 
 import argparse

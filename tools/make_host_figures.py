@@ -1,6 +1,7 @@
 """Make the pictures of hosts whose traffic the bundled model drives: the last three seconds and the futures ahead.
 
-Usage: python -P tools/make_host_figures.py sumo|metadrive|commonroad [--policy small] [--seconds 8] [--out docs/figures]
+Usage: python -P tools/make_host_figures.py sumo|metadrive|commonroad [--policy small] [--seconds 8]
+[--out docs/figures]
 MetaDrive and CommonRoad need environments with the extras [metadrive] and [commonroad].
 """
 
