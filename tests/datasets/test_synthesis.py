@@ -12,12 +12,13 @@ pytest.importorskip("libsumo")
 
 from traj_diffusion.datasets.synthesis import SCENES_PER_NETWORK, coverage, synthesize, write_scenes
 from traj_diffusion.datasets.synthesis.coverage import distance_off_road, jumps, overlapping
+from traj_diffusion.datasets.synthesis.demand import Demand
 from traj_diffusion.datasets.synthesis.motion import coloured, retrack, smooth
 from traj_diffusion.datasets.synthesis.network import read_network
-from traj_diffusion.datasets.synthesis.record import Tracks
+from traj_diffusion.datasets.synthesis.record import Tracks, record
 from traj_diffusion.datasets.synthesis.roadmap import build_map, drivable_area, evenly, offset, road_edges
 from traj_diffusion.datasets.synthesis.sensing import add_noise, lose_tracks
-from traj_diffusion.datasets.synthesis.tools import netconvert
+from traj_diffusion.datasets.synthesis.tools import netconvert, require_libsumo
 from traj_diffusion.datasets.synthesis.windows import find_windows
 from traj_diffusion.errors import BadFile
 from traj_diffusion.scene import AgentKind, LightState, MapKind, Scene, check_scene, load_scene, save_scene
@@ -166,6 +167,51 @@ def test_drivable_ground_lies_left_of_road_edges_and_ends_stay_open(straight: Pa
     for line in lines:
         east = line[-1, 0] > line[0, 0]
         assert np.allclose(line[:, 1], -7.3 if east else 7.3, atol=0.01)
+
+
+def test_what_is_recorded_is_what_sumo_says_of_each(straight: Path, tmp_path: Path) -> None:
+    network = read_network(straight)
+    roads = build_map(network, drivable_area(network))
+    demand = Demand(
+        lines=[
+            '<vType id="car" length="5"/><vType id="long" length="9"/>',
+            '<vehicle id="a" type="car" depart="0" departLane="1"><route edges="e"/></vehicle>',
+            '<vehicle id="b" type="long" depart="1.5" departSpeed="10"><route edges="-e"/></vehicle>',
+            '<person id="p" depart="2"><walk edges="e" departPos="3" arrivalPos="90"/></person>',
+        ],
+        kind={"a": AgentKind.VEHICLE, "b": AgentKind.VEHICLE, "p": AgentKind.PEDESTRIAN},
+        size={"a": (5.0, 2.0, 1.5), "b": (9.0, 2.5, 3.0), "p": (0.6, 0.6, 1.7)},
+    )
+    routes = tmp_path / "r.rou.xml"
+    routes.write_text(demand.xml())
+    tracks = record(straight, routes, demand, roads, 1.0, 60, 4)
+    assert tracks.name == ("a", "b", "p")
+    libsumo = require_libsumo()
+    libsumo.start(
+        f"sumo -n {straight} -r {routes} --step-length 0.1 --lateral-resolution 0.8 --seed 4 --no-step-log true"
+        " --no-warnings true --duration-log.disable true --time-to-teleport -1 --collision.action none".split()
+    )
+    libsumo.simulationStep(1.0)
+    for step in range(60):
+        libsumo.simulationStep()
+        for row, name in enumerate(tracks.name):
+            domain = libsumo.person if name == "p" else libsumo.vehicle
+            assert tracks.valid[row, step] == (name in domain.getIDList())
+            if not tracks.valid[row, step]:
+                assert tracks.row[row, step] == -1
+                continue
+            heading = np.pi / 2 - np.deg2rad(domain.getAngle(name))
+            back = 0.0 if name == "p" else tracks.size[row, 0] / 2
+            front = tracks.centre[row, step] + back * np.array([np.cos(heading), np.sin(heading)])
+            assert np.allclose(front, domain.getPosition(name), rtol=0, atol=1e-9)
+            assert (tracks.heading[row, step], tracks.speed[row, step]) == (heading, domain.getSpeed(name))
+            if name != "p":
+                lane = domain.getLaneID(name)
+                assert tracks.row[row, step] == roads.row_at(lane, domain.getLanePosition(name) / roads.lengths[lane])
+                assert tracks.passed[row, step] == domain.getRouteIndex(name)
+    libsumo.close()
+    assert len(set(tracks.row[0]) - {-1}) == 3
+    assert tracks.valid[2].sum() > 35
 
 
 def test_cars_stop_at_red_lights(scenes: list[Scene]) -> None:
