@@ -35,6 +35,10 @@ PARTS = {
     "py123d": ("py123d", "arrow", "msgpack"),
     "nuplan": ("nuplan", "database"),
     "smarts": ("smarts", "database"),
+    "opendrive": ("opendrive*", "xml_tree", "ground"),
+    "sumo_net": ("sumo_net", "xml_tree", "../synthesis/network", "../synthesis/roadmap"),
+    "sumo_fcd": ("sumo*", "steps", "xml_tree", "../synthesis/network", "../synthesis/roadmap"),
+    "commonroad": ("commonroad*", "steps", "xml_tree", "ground"),
     "archive": ("archive", "../../traj_diffusion/scene/archive", "../../traj_diffusion/scene/files"),
 }
 
