@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import shapely
 pytest.importorskip("libsumo")
 
 from traj_diffusion.datasets.synthesis import SCENES_PER_NETWORK, coverage, synthesize, write_scenes
-from traj_diffusion.datasets.synthesis.coverage import distance_off_road, jumps, overlapping
+from traj_diffusion.datasets.synthesis.coverage import distance_off_road, jumps, merges, overlapping, yields
 from traj_diffusion.datasets.synthesis.demand import Demand
 from traj_diffusion.datasets.synthesis.motion import coloured, retrack, smooth
 from traj_diffusion.datasets.synthesis.network import read_network
@@ -21,7 +22,19 @@ from traj_diffusion.datasets.synthesis.sensing import add_noise, lose_tracks
 from traj_diffusion.datasets.synthesis.tools import netconvert, require_libsumo
 from traj_diffusion.datasets.synthesis.windows import find_windows
 from traj_diffusion.errors import BadFile
-from traj_diffusion.scene import AgentKind, LightState, MapKind, Scene, check_scene, load_scene, save_scene
+from traj_diffusion.scene import (
+    AgentKind,
+    Csr,
+    LightState,
+    MapKind,
+    Origin,
+    Routes,
+    Scene,
+    check_scene,
+    load_scene,
+    save_scene,
+)
+from traj_diffusion.testing.foreign_xml import opendrive_xml
 
 SEED = 9100
 
@@ -76,6 +89,17 @@ def test_nothing_is_out_of_order(scenes: list[Scene]) -> None:
     assert report["out_of_order"] == {"overlapping": 0, "jumps": 0, "off_road": 0}
     assert report["scenes"] == len(scenes)
     assert report["agents"] > 10 * len(scenes)
+
+
+@pytest.mark.slow
+def test_sixty_scenes_hold_no_overlap_no_teleport_and_nobody_off_the_road(scenes: list[Scene]) -> None:
+    more = [*scenes, *synthesize(SEED, len(scenes), 3 * SCENES_PER_NETWORK)]
+    report = coverage(more)
+    assert report["scenes"] == 60
+    assert report["out_of_order"] == {"overlapping": 0, "jumps": 0, "off_road": 0}
+    assert all(report[what] for what in ("stopping", "starting", "merges", "yields", "signalled"))
+    assert min(report["turns"].values()) > 10
+    assert len({scene.agents.position.tobytes() for scene in more}) == 60
 
 
 def test_windows_at_the_same_time_share_nobody(rng: np.random.Generator) -> None:
@@ -268,13 +292,36 @@ def test_files_are_the_same_for_any_number_of_workers_and_runs_resume(tmp_path: 
     assert load_scene(one[0]).id == f"sumo-{SEED + 1}-0-0"
 
 
+def test_a_map_of_left_hand_traffic_is_refused(straight: Path, tmp_path: Path) -> None:
+    net = tmp_path / "left.net.xml"
+    net.write_text(straight.read_text().replace("<net ", '<net lefthand="true" ', 1))
+    road = tmp_path / "left.xodr"
+    road.write_text(opendrive_xml())  # one of its roads has rule="LHT"
+    for path in (net, road):
+        with pytest.raises(BadFile, match="keeps to the left") as caught:
+            list(synthesize(1, 0, 1, net_file=path))
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.data
-@pytest.mark.parametrize("name", ["sumo/fabriksgatan.net.xml", "opendrive/fabriksgatan.xodr"])
-def test_traffic_drives_on_a_map_of_ones_own(name: str, shared: Path) -> None:
-    (scene,) = synthesize(1, 0, 1, net_file=shared / "data" / name)
-    report = coverage([scene])
-    assert report["agents"] > 0
-    assert report["out_of_order"]["overlapping"] == 0
+@pytest.mark.slow
+def test_traffic_drives_on_every_map_of_ones_own(shared: Path) -> None:
+    maps = sorted([*(shared / "data").rglob("*.net.xml"), *(shared / "data").rglob("*.xodr")])
+    assert len(maps) == 12
+    for path in maps:
+        if path.name == "e6mini-lht.xodr":
+            continue
+        report = coverage(synthesize(1, 0, 2, net_file=path))
+        assert report["scenes"] == 2, path
+        assert report["agents"] > 2, path
+        assert report["out_of_order"] == {"overlapping": 0, "jumps": 0, "off_road": 0}, path
+
+
+@pytest.mark.data
+def test_traffic_drives_on_a_map_of_ones_own(shared: Path) -> None:
+    (scene,) = synthesize(1, 0, 1, net_file=shared / "data" / "opendrive" / "fabriksgatan.xodr")
+    assert len(scene.sim_agents) > 0
 
 
 @pytest.mark.parametrize("text", ["", "<net", "<other/>", '<!DOCTYPE a [<!ENTITY b "c">]><net/>'])
@@ -333,6 +380,37 @@ def test_checks_notice_what_they_look_for() -> None:
     road.agents.position[0, 50:, 1] += 6
     assert np.flatnonzero(jumps(road)[0]).tolist() == [49]
     assert distance_off_road(road, np.array([0]), 60)[0] == pytest.approx(2)
+
+
+def test_merges_and_yields_on_paper() -> None:
+    # Two lanes of 50 m meet at the origin. The first two cars come from one each, 2 s apart; the third, 6 s later, from
+    # the first. The second one stops on its way.
+    time = np.arange(91) * 0.1
+    even = -20 + 8 * (time - 0.0)
+    waits = np.cumsum(np.where((time > 1) & (time < 3), 0.2, 6.0)) * 0.1 - 20
+    tracks = [
+        np.stack([even, 0 * time], -1),
+        np.stack([0.8 * waits, 0.6 * np.minimum(waits, 0)], -1),
+        np.stack([even - 55, 0 * time], -1),
+    ]
+    made = Scene.from_arrays(
+        tracks,
+        dt=0.1,
+        ego=0,
+        map_lines=[[[-50, 0], [0, 0]], [[-40, -30], [0, 0]], [[0, 0], [100, 0]]],
+        lane_links=[(0, 2), (1, 2)],
+        light_lanes=[2],
+        light_stops=[[0, 0]],
+        light_states=[["go"] * 91],
+    )
+    routes = Routes(Csr.from_lists([[0, 2], [1, 2], [0, 2]]), np.full(3, Origin.RECORDED, np.uint8))
+    made = replace(made, routes=routes)
+    everyone = np.arange(3)
+    assert merges(made, everyone) == 2
+    assert merges(made, np.array([0, 2])) == 0
+    assert yields(made, everyone).tolist() == [False, True, False]
+    made.lights.state[:] = LightState.STOP
+    assert not yields(made, everyone).any()
 
 
 def test_offset_and_evenly_on_paper() -> None:
