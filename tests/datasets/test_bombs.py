@@ -6,8 +6,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from traj_diffusion.datasets import read_file
+from traj_diffusion.errors import BadFile
 from traj_diffusion.scene import save_scene
 from traj_diffusion.testing import straight_road
 from traj_diffusion.testing.foreign import write_nuplan
@@ -73,11 +76,18 @@ def test_a_database_bomb_is_one_error(tmp_path: Path) -> None:
     assert str(path) in end
 
 
-def test_a_zip_bomb_is_refused_by_what_it_claims(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("claimed", "message"), [(HUGE, "at most 2,147,483,648"), (2**29, "at most 200 times")])
+def test_a_zip_bomb_is_refused_by_what_it_claims(claimed: int, message: str, tmp_path: Path) -> None:
     path = save_scene(straight_road(steps=15), tmp_path / "bomb.scene.npz")
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, \
-         archive.open("more.npy", "w", force_zip64=True) as entry:  # fmt: skip
-        for _ in range(40):
+    header = {"descr": "|u1", "fortran_order": False, "shape": (claimed,)}
+    with (
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("more.npy", "w", force_zip64=True) as entry,
+    ):
+        np.lib.format.write_array_header_1_0(entry, header)
+        for _ in range(8):
             entry.write(bytes(2**26))
-    assert path.stat().st_size < 2**26
-    assert "claims to hold" in refused(path)
+    assert path.stat().st_size < 2**29 / 200
+    with pytest.raises(BadFile, match=message) as caught:
+        list(read_file(path))
+    assert str(path) in str(caught.value)
