@@ -1,6 +1,5 @@
 """SCENES, as commands take it: a file, a folder, a JSON list of {file, id}, or the word `bundled`."""
 
-import gzip
 import importlib
 import json
 import zlib
@@ -13,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from traj_diffusion.datasets.plugins import Reader, other_readers
+from traj_diffusion.datasets.readers.unpack import read_bytes
 from traj_diffusion.errors import BadFile
 from traj_diffusion.scene import Scene
 
@@ -168,12 +168,8 @@ def _folder(folder: Path) -> list[Entry]:
 def _json_list(path: Path) -> list[Entry]:
     """Return the entries of a JSON list of {file, id}; files are named relative to the list's own folder."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            text = file.read(MAX_LIST_BYTES + 1)
-        if len(text) > MAX_LIST_BYTES:
-            raise BadFile(f"{path}: longer than {MAX_LIST_BYTES:,} bytes; a list of scenes is short")
-        rows = json.loads(text)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        rows = json.loads(read_bytes(path, MAX_LIST_BYTES, "a list of scenes"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise BadFile(f"{path}: not a JSON list of scenes ({error})") from error
     entries = []
     for number, row in enumerate(rows):

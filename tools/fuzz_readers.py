@@ -35,6 +35,10 @@ PARTS = {
     "py123d": ("py123d", "arrow", "msgpack"),
     "nuplan": ("nuplan", "database"),
     "smarts": ("smarts", "database"),
+    "opendrive": ("opendrive*", "xml_tree", "ground"),
+    "sumo_net": ("sumo_net", "xml_tree", "../synthesis/network", "../synthesis/roadmap"),
+    "sumo_fcd": ("sumo*", "steps", "xml_tree", "../synthesis/network", "../synthesis/roadmap"),
+    "commonroad": ("commonroad*", "steps", "xml_tree", "ground"),
     "archive": ("archive", "../../traj_diffusion/scene/archive", "../../traj_diffusion/scene/files"),
 }
 
@@ -109,12 +113,14 @@ def with_table(page: str, results: dict[str, Any]) -> str:
     _, marker, after = rest.partition(END)
     if not marker:
         sys.exit(f"{PAGE}: no lines {BEGIN.strip()!r} and {END!r}")
+    # What was read by code that has changed since is said so, until somebody runs it again.
     rows = ["| reader | files | seed | scenes | typed errors | slowest [CPU s] | anything else |", f"|{' --- |' * 7}"]
     for reader in (name for name in READERS if name in results):
         one = results[reader]
         scenes = one["ends"].get("scene", 0)
         errors = sum(one["ends"].values()) - scenes
-        cells = (f"`{reader}`", f"{one['files']:,}", one["seed"], f"{scenes:,}", f"{errors:,}")
+        files = f"{one['files']:,}" if one["code"] == digest(reader) else f"{one['files']:,}, by earlier code"
+        cells = (f"`{reader}`", files, one["seed"], f"{scenes:,}", f"{errors:,}")
         cells = (*cells, f"{one['slowest_cpu_s']:.2f}", len(one["failures"]))
         rows.append(f"| {' | '.join(map(str, cells))} |")
     return before + BEGIN + "\n" + "\n".join(rows) + "\n\n" + END + after

@@ -11,18 +11,19 @@ from traj_diffusion.errors import BadFile
 
 # What lies beside recordings: (bytes in its head, end of its name, what it is). Either of the first two may be empty.
 _KNOWN = (
-    (b"<OpenSCENARIO", "", "a storyboard for a simulator (OpenSCENARIO), and no recording"),
-    (b"<routes", "", "traffic demand for SUMO, and no recording"),
-    (b"Configuration", ".sumocfg", "settings for SUMO, and no recording"),
+    (b"<OpenSCENARIO", "", "a storyboard for a simulator (OpenSCENARIO)"),
+    (b"<routes", "", "traffic demand for SUMO"),
+    (b"Configuration", ".sumocfg", "settings for SUMO"),
     (b'"lane_segments"', "", "a map of Argoverse 2, which is read with the scenario beside it"),
-    (b"ARROW1", ".feather", "a table of an Argoverse 2 sensor log"),
+    (b"ARROW1", ".feather", "a table of an Argoverse 2 sensor log, which is read with the annotations beside it"),
     (b"ARROW1", "", "an Arrow table"),
     (b"", ".md", "text"),
     (b"", ".txt", "text"),
     (b"", ".textproto", "settings as text"),
     (b"", "_Sim2_city.json", "the frame of an image of a map"),
-    (b"", ".binproto.gz", "serialized rollouts of a submission, and no recording"),
-    (b"", ".binproto", "serialized rollouts of a submission, and no recording"),
+    (b"", ".binproto.gz", "serialized rollouts of a submission"),
+    (b"", ".binproto", "serialized rollouts of a submission"),
+    (b"", ".pb", "serialized protobuf; CommonRoad's scenarios are read as XML"),
     (b"", ".csv", "a table without a format of its own"),
 )
 
@@ -92,7 +93,7 @@ def why_no_recording(file: Path) -> str | None:
         return "an empty file"
     for content, ending, what in _KNOWN:
         if content in head and file.name.endswith(ending):
-            return f"not in a format that can be read: {what}"
+            return f"no recording: {what}"
     if head.lstrip()[:1] == b"[":
-        return "not in a format that can be read: a list, of scenes perhaps, which are read where they lie"
+        return "no recording: a list, of scenes perhaps, which are read where they lie"
     return "not in a format that can be read"

@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from traj_diffusion.datasets.readers.xml_tree import number, place
 
 MAX_PANELS = 200_000  # of one curve's quadrature
+MAX_TURN = 16 * math.pi  # rad, of one curve: ground that lies on itself more often is long to unite, and no road
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
 _NODES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2
 
@@ -60,6 +61,7 @@ class Curve:
             return _clothoid(ds, p["curvStart"], (p["curvEnd"] - p["curvStart"]) / max(self.length, 1e-9))
         if self.shape == "arc":
             turn = ds * p["curvature"]
+            _check_turn("an arc", float(np.abs(turn).max(initial=0.0)))
             # sinc keeps its digits where the curvature is next to none.
             chord = ds * np.sinc(turn / (2 * math.pi))
             return chord * np.cos(turn / 2), chord * np.sin(turn / 2), turn
@@ -117,6 +119,11 @@ class ReferenceLine:
         return xy, heading
 
 
+def _check_turn(what: str, turn: float) -> None:
+    if not turn < MAX_TURN:
+        raise ValueError(f"{what} turns by {turn:.3g} rad; a curve of a road turns by less than {MAX_TURN:.0f}")
+
+
 def _clothoid(ds: np.ndarray, start: float, rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return u, v and direction along a curve of curvature start + rate s.
 
@@ -125,8 +132,7 @@ def _clothoid(ds: np.ndarray, start: float, rate: float) -> tuple[np.ndarray, np
     """
     longest = float(ds.max(initial=0.0))
     turning = (abs(start) + abs(rate) * longest) * longest
-    if not turning < MAX_PANELS / 2:
-        raise ValueError(f"a spiral turns by {turning:.3g} rad, which no road does")
+    _check_turn("a spiral", turning)
     panels = max(math.ceil(2 * turning), 1)
     edge = np.linspace(0.0, longest, panels + 1)
 

@@ -7,16 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from traj_diffusion.datasets.readers.assemble import Report, add, step_length
-from traj_diffusion.datasets.readers.womd_decode import (
-    CONTROLS,
-    LEFT,
-    PREDECESSOR,
-    RIGHT,
-    SUCCESSOR,
-    RawScenario,
-    WireFault,
-    decode_scenario,
-)
+from traj_diffusion.datasets.readers.womd_decode import RawScenario, WireFault, decode_scenario
+from traj_diffusion.datasets.readers.womd_schema import CONTROLS, LEFT, PREDECESSOR, RIGHT, SUCCESSOR
 from traj_diffusion.datasets.tfrecord import is_tfrecord, read_records
 from traj_diffusion.errors import BadRecord, BadScene
 from traj_diffusion.scene import (

@@ -1,5 +1,6 @@
 """What a set of scenes holds: how many of whom, how fast, which turns, and whether anything is out of order."""
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,10 +9,12 @@ import shapely
 from jaxtyping import Bool, Float64
 
 from traj_diffusion.geometry import box_corners, wrap_angle
-from traj_diffusion.scene import AgentKind, MapKind, Scene
+from traj_diffusion.scene import AgentKind, LightState, MapKind, Scene
 
 MOVES = 2.0  # m from the current index on, above which an agent counts as moving
 TURN = np.deg2rad(30)
+GAP = 4.0  # s between two that merge
+PASSES = 2.5  # m from a lane's start; who comes as near drives into it
 FASTEST = {AgentKind.VEHICLE: 60.0, AgentKind.PEDESTRIAN: 10.0, AgentKind.CYCLIST: 20.0, AgentKind.OTHER: 60.0}  # m/s
 SPEEDS = (0.0, 0.5, 2.0, 5.0, 8.0, 11.0, 14.0, 17.0, 20.0, 25.0, 30.0)  # m/s, borders of the histogram
 
@@ -20,14 +23,17 @@ def coverage(scenes: Iterable[Scene]) -> dict[str, Any]:
     """Return counts over all scenes, ready for JSON.
 
     Agents are those valid at the current index. Turns are of vehicles that move over 2 m, by the change of heading from
-    the current index to their last step (30 degrees and more). `out_of_order` should hold zeros: vehicles that touch
-    another at the current index, steps in which an agent jumps more than 1 m beyond what its speed explains, and
-    moving vehicles whose centre at the current index lies off the road.
+    the current index to their last step (30 degrees and more). Merges are vehicles that drive into a lane within 4 s of
+    another that came into it from a different one. Yields are vehicles that slow down to less than 1 m/s and drive on,
+    with no red light on their route meanwhile. `out_of_order` should hold zeros: vehicles that touch another at the
+    current index, steps in which an agent jumps more than 1 m beyond what its speed explains, and moving vehicles whose
+    centre at the current index lies off the road.
     """
     kinds = {kind.name.lower(): 0 for kind in AgentKind}
     turns = dict.fromkeys(("left", "right", "straight"), 0)
     totals = dict.fromkeys(
-        ("scenes", "agents", "vehicles", "stationary", "stopping", "starting", "signalled", "late"), 0
+        ("scenes", "agents", "vehicles", "stationary", "stopping", "starting", "merges", "yields", "signalled", "late"),
+        0,
     )
     wrong = dict.fromkeys(("overlapping", "jumps", "off_road"), 0)
     histogram = np.zeros(len(SPEEDS) - 1, np.int64)
@@ -56,6 +62,8 @@ def coverage(scenes: Iterable[Scene]) -> dict[str, Any]:
         turns["left"] += int((moving & (change > TURN)).sum())
         turns["right"] += int((moving & (change < -TURN)).sum())
         turns["straight"] += int((moving & (np.abs(change) <= TURN)).sum())
+        totals["merges"] += merges(scene, vehicles)
+        totals["yields"] += int(yields(scene, vehicles).sum())
         histogram += np.histogram(speed[vehicles, now], SPEEDS)[0]
         wrong["overlapping"] += int(overlapping(scene, now).sum())
         wrong["jumps"] += int(jumps(scene).sum())
@@ -70,6 +78,48 @@ def coverage(scenes: Iterable[Scene]) -> dict[str, Any]:
         "speed_histogram": {"borders": list(SPEEDS), "vehicles": histogram.tolist()},
         "out_of_order": wrong,
     }
+
+
+def merges(scene: Scene, rows: np.ndarray) -> int:
+    """Return how many agents drive into a lane within 4 s of another that came into it from a different lane."""
+    entered: dict[int, list[tuple[int, int, int]]] = {}  # lane -> (step, from which lane, agent)
+    links = scene.map.links
+    for row in rows:
+        seen = np.flatnonzero(scene.agents.valid[row])
+        track = scene.agents.position[row, seen, :2]
+        for lane, following in itertools.pairwise(scene.routes.lanes[int(row)].tolist()):
+            if following not in links.successors[lane]:
+                continue
+            apart = np.linalg.norm(track - scene.map.polyline(following)[0, :2], axis=1)
+            at = int(apart.argmin())
+            if 0 < at < len(seen) - 1 and apart[at] < PASSES:
+                entered.setdefault(following, []).append((int(seen[at]), lane, int(row)))
+    return len(
+        {
+            agent
+            for arrivals in entered.values()
+            for (step, lane, agent), (other, before, _) in itertools.permutations(arrivals, 2)
+            if lane != before and abs(step - other) * scene.dt <= GAP
+        }
+    )
+
+
+def yields(scene: Scene, rows: np.ndarray) -> Bool[np.ndarray, " n"]:
+    """Return which agents slow down to less than 1 m/s and drive on, with no red light on their route meanwhile."""
+    agents, lights = scene.agents, scene.lights
+    lane_row = {int(number): row for row, number in enumerate(scene.map.id)}
+    controlled = np.array([lane_row.get(int(number), -1) for number in lights.lane_id], np.int64)
+    red = np.isin(lights.state, (LightState.STOP, LightState.ARROW_STOP, LightState.CAUTION, LightState.ARROW_CAUTION))
+    found = np.zeros(len(rows), bool)
+    for place, row in enumerate(rows):
+        steps = np.flatnonzero(agents.valid[row])
+        speed = np.linalg.norm(agents.velocity[row, steps], axis=-1)
+        slowest = int(speed.argmin())
+        if speed[slowest] >= 1 or speed[:slowest].max(initial=0) <= 3 or speed[slowest:].max() <= 3:
+            continue
+        mine = np.isin(controlled, scene.routes.lanes[int(row)])
+        found[place] = not red[mine][:, steps[speed < 1]].any()
+    return found
 
 
 def overlapping(scene: Scene, step: int) -> Bool[np.ndarray, " N"]:

@@ -1,7 +1,10 @@
 """A SUMO run as arrays: where everyone is at each step."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
@@ -87,48 +90,87 @@ def record(
         libsumo.close()
 
 
-def _record(libsumo, demand: Demand, roads: RoadMap, warm_up: float, steps: int) -> Tracks:  # type: ignore[no-untyped-def]
+def _record(libsumo: Any, demand: Demand, roads: RoadMap, warm_up: float, steps: int) -> Tracks:
     libsumo.simulationStep(warm_up)
-    vehicle, person, signal = libsumo.vehicle, libsumo.person, libsumo.trafficlight
-    names: dict[str, int] = {}
-    samples: list[tuple[int, int, float, float, float, float, int, int]] = []
+    # Asked a million times in a run: the functions behind libsumo's classes, mapped over all names at once.
+    ask = libsumo._libsumo
+    numbers = _Numbers()
+    lane_number = _Known({lane: number for number, lane in enumerate(roads.rows)})
     programs = sorted({light.program for light in roads.signals})
+    seen: list[_Seen] = []
     shown: list[dict[str, str]] = []
-    for step in range(steps):
+    for _ in range(steps):
         libsumo.simulationStep()
-        for name in vehicle.getIDList():
-            (x, y), lane = vehicle.getPosition(name), vehicle.getLaneID(name)
-            row = -1
-            if lane in roads.rows:
-                row = roads.row_at(lane, vehicle.getLanePosition(name) / roads.lengths[lane])
-            passed = vehicle.getRouteIndex(name)
-            who = names.setdefault(name, len(names))
-            samples.append((who, step, x, y, vehicle.getAngle(name), vehicle.getSpeed(name), row, passed))
-        for name in person.getIDList():
-            x, y = person.getPosition(name)
-            who = names.setdefault(name, len(names))
-            samples.append((who, step, x, y, person.getAngle(name), person.getSpeed(name), -1, 0))
-        shown.append({program: signal.getRedYellowGreenState(program) for program in programs})
-    return _tracks(names, samples, demand, roads, shown)
+        vehicles, people = ask.vehicle_getIDList(), ask.person_getIDList()
+        places = chain(map(ask.vehicle_getPosition, vehicles), map(ask.person_getPosition, people))
+        seen.append(
+            _Seen(
+                who=_integers(chain(map(numbers.__getitem__, vehicles), map(numbers.__getitem__, people))),
+                xy=_reals(chain.from_iterable(places)).reshape(-1, 2),
+                angle=_reals(chain(map(ask.vehicle_getAngle, vehicles), map(ask.person_getAngle, people))),
+                speed=_reals(chain(map(ask.vehicle_getSpeed, vehicles), map(ask.person_getSpeed, people))),
+                lane=_integers(map(lane_number.__getitem__, map(ask.vehicle_getLaneID, vehicles))),
+                at=_reals(map(ask.vehicle_getLanePosition, vehicles)),
+                passed=_integers(map(ask.vehicle_getRouteIndex, vehicles)),
+            )
+        )
+        shown.append({program: ask.trafficlight_getRedYellowGreenState(program) for program in programs})
+    return _tracks(list(numbers), seen, demand, roads, shown)
 
 
-def _tracks(
-    names: dict[str, int],
-    samples: list[tuple[int, int, float, float, float, float, int, int]],
-    demand: Demand,
-    roads: RoadMap,
-    shown: list[dict[str, str]],
-) -> Tracks:
+class _Numbers(dict[str, int]):
+    """Names, numbered as they come."""
+
+    def __missing__(self, name: str) -> int:
+        self[name] = len(self)
+        return self[name]
+
+
+class _Known(dict[str, int]):
+    """Numbers of names, -1 for a name that has none."""
+
+    def __missing__(self, name: str) -> int:
+        return -1
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One step of SUMO: its vehicles, and behind them its people, of whom no lane is asked."""
+
+    who: Int64[np.ndarray, " n"]
+    xy: Float64[np.ndarray, "n 2"]  # a vehicle's front bumper
+    angle: Float64[np.ndarray, " n"]  # degrees clockwise from north
+    speed: Float64[np.ndarray, " n"]
+    lane: Int64[np.ndarray, " v"]  # number in RoadMap.rows, -1 for none
+    at: Float64[np.ndarray, " v"]  # m along the lane
+    passed: Int64[np.ndarray, " v"]
+
+
+def _integers(values: Iterable[int]) -> Int64[np.ndarray, " n"]:
+    return np.fromiter(values, np.int64)
+
+
+def _reals(values: Iterable[float]) -> Float64[np.ndarray, " n"]:
+    return np.fromiter(values, np.float64)
+
+
+def _tracks(names: list[str], seen: list[_Seen], demand: Demand, roads: RoadMap, shown: list[dict[str, str]]) -> Tracks:
     count, steps = len(names), len(shown)
-    table = np.array(samples, np.float64).reshape(-1, 8)
-    who, step = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
     kind = np.array([demand.kind[name] for name in names], np.uint8)
     size = np.array([demand.size[name] for name in names], np.float64).reshape(count, 3)
-    dense = np.zeros((count, steps, 6))
-    dense[who, step] = table[:, 2:]
+    xy, angle, speed = np.zeros((count, steps, 2)), np.zeros((count, steps)), np.zeros((count, steps))
+    row, passed = np.full((count, steps), -1), np.zeros((count, steps), np.int64)
     valid = np.zeros((count, steps), bool)
-    valid[who, step] = True
-    heading = np.pi / 2 - np.deg2rad(dense[..., 2])
+    first, pieces, length = _lanes(roads)
+    for step, now in enumerate(seen):
+        xy[now.who, step], angle[now.who, step], speed[now.who, step] = now.xy, now.angle, now.speed
+        valid[now.who, step] = True
+        vehicles = now.who[: len(now.lane)]
+        piece = (now.at / length[now.lane] * pieces[now.lane]).astype(np.int64)
+        piece = np.minimum(np.maximum(piece, 0), pieces[now.lane] - 1)
+        row[vehicles, step] = first[now.lane] + piece
+        passed[vehicles, step] = now.passed
+    heading = np.pi / 2 - np.deg2rad(angle)
     ahead = np.stack([np.cos(heading), np.sin(heading)], -1)
     to_centre = np.where(kind == AgentKind.PEDESTRIAN, 0.0, size[:, 0] / 2)[:, None, None]
     lights = [
@@ -139,14 +181,22 @@ def _tracks(
         name=tuple(names),
         kind=kind,
         size=size,
-        centre=dense[..., :2] - ahead * to_centre,
+        centre=xy - ahead * to_centre,
         heading=heading,
-        speed=dense[..., 3],
-        valid=_longest_stretch(dense[..., :2], dense[..., 3], valid),
-        row=np.where(valid, dense[..., 4].astype(np.int64), -1),
-        passed=dense[..., 5].astype(np.int64),
+        speed=speed,
+        valid=_longest_stretch(xy, speed, valid),
+        row=row,
+        passed=passed,
         lights=np.array(lights, np.uint8).reshape(len(roads.signals), steps),
     )
+
+
+def _lanes(roads: RoadMap) -> tuple[Int64[np.ndarray, " L"], Int64[np.ndarray, " L"], Float64[np.ndarray, " L"]]:
+    """Return the first row, the number of rows and the length of each lane; the last one is no lane, in row -1."""
+    first = [*(rows.start for rows in roads.rows.values()), -1]
+    pieces = [*(len(rows) for rows in roads.rows.values()), 1]
+    length = [*(roads.lengths[lane] for lane in roads.rows), 1.0]
+    return np.array(first, np.int64), np.array(pieces, np.int64), np.array(length, np.float64)
 
 
 def _longest_stretch(

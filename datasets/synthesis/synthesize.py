@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from traj_diffusion.datasets.readers.xml_tree import root_of
+from traj_diffusion.datasets.readers.xml_tree import read_tree, root_of
 from traj_diffusion.datasets.sources import read_head
 from traj_diffusion.datasets.synthesis.demand import draw_demand
 from traj_diffusion.datasets.synthesis.layouts import Layout
@@ -18,7 +18,7 @@ from traj_diffusion.datasets.synthesis.roadmap import build_map, drivable_area, 
 from traj_diffusion.datasets.synthesis.tools import netconvert
 from traj_diffusion.datasets.synthesis.towns import draw_layout
 from traj_diffusion.datasets.synthesis.windows import STEPS, cut_scene, find_windows
-from traj_diffusion.errors import HostError
+from traj_diffusion.errors import BadFile, HostError
 from traj_diffusion.scene import Scene
 
 SCENES_PER_NETWORK = 12
@@ -109,8 +109,15 @@ def _attempt(
 
 
 def _own_network(file: Path, folder: Path) -> Path:
-    """Return a network file of one's own, or what netconvert makes of an OpenDRIVE map."""
-    if root_of(read_head(file)) != "OpenDRIVE":
+    """Return a network file of one's own, or what netconvert makes of an OpenDRIVE map. Raises BadFile.
+
+    Traffic that keeps to the left is refused: netconvert reads rule="LHT" as if it kept to the right.
+    """
+    opendrive = root_of(read_head(file)) == "OpenDRIVE"
+    root = read_tree(file, "OpenDRIVE" if opendrive else "net")
+    if root.get("lefthand") in ("true", "1") or any(road.get("rule") == "LHT" for road in root.iter("road")):
+        raise BadFile(f"{file}: its traffic keeps to the left; simulated scenes know right-hand traffic only")
+    if not opendrive:
         return file
     net = folder / "n.net.xml"
     netconvert(["--opendrive-files", str(file), "-o", str(net), *_OPENDRIVE_OPTIONS])

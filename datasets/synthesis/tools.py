@@ -2,7 +2,9 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ def require_libsumo() -> Any:
     """Return the module libsumo, with SUMO_HOME set for it. Raises MissingExtra."""
     os.environ["SUMO_HOME"] = str(sumo_home())
     try:
-        import libsumo
+        with redirect_stdout(sys.stderr):  # it prints about versions of Arrow, which are nobody's output
+            import libsumo
     except ImportError:
         raise MissingExtra("libsumo", "sumo") from None
     return libsumo

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from traj_diffusion.cli import main
+from traj_diffusion.datasets.sources import known_formats
 from traj_diffusion.datasets.womd_writer import write_womd
 from traj_diffusion.evaluation import RunSettings, roll_out
 from traj_diffusion.policies import ConstantVelocity
@@ -46,11 +47,12 @@ def test_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("verb", ["rollout", "inspect", "evaluate", "prepare"])
 def test_an_unknown_format(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    poem = tmp_path / "poem.txt"
+    poem = tmp_path / "poem"
     poem.write_text("Whan that Aprille")
     options = {"rollout": [*CV, "--out", tmp_path / "out"], "inspect": [], "prepare": ["--out", tmp_path / "cache"]}
     line = failure(capsys, verb, poem, *options.get(verb, [*CV, "--out", tmp_path / "rows"]))
     assert f"{poem}: not in a format that can be read" in line
+    assert known_formats() in line
 
 
 def test_a_folder_without_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,15 +76,14 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
     assert why.pop("cut.tfrecord", "").startswith(
         f"after 1 scenes, which are kept: {source / 'cut.tfrecord'}, record 1"
     )
-    unknown = "not in a format that can be read"
     assert why == {
-        "sd_damaged.pkl": unknown,
-        "README.md": f"{unknown}: text",
-        "story.xosc": f"{unknown}: a storyboard for a simulator (OpenSCENARIO), and no recording",
+        "sd_damaged.pkl": "not in a format that can be read",
+        "README.md": "no recording: text",
+        "story.xosc": "no recording: a storyboard for a simulator (OpenSCENARIO)",
         "void": "an empty file",
         ".hidden": "a hidden file",
-        "list.json": f"{unknown}: a list, of scenes perhaps, which are read where they lie",
-        "poem": unknown,
+        "list.json": "no recording: a list, of scenes perhaps, which are read where they lie",
+        "poem": "not in a format that can be read",
     }
     assert len(Cache(tmp_path / "out")) == report.scenes == 4
     assert report.shared_ids == 0

@@ -188,6 +188,8 @@ def test_a_gzip_file_is_read_and_recognised_by_content(tmp_path: Path, made: Sce
         ('id="2" length', 'id="1" length', "there twice"),
         ("<line/>", "<bezier/>", "has no shape"),
         ('curvEnd="0.02"', 'curvEnd="1e9"', "turns by"),
+        ('curvEnd="0.02"', 'curvEnd="70"', "a spiral turns by"),
+        ('<arc curvature="0.02"/>', '<arc curvature="7"/>', "an arc turns by"),
         ('curvature="0.02"', 'curvature="x"', "curvature is 'x'"),
         ('id="-1" type', 'id="one" type', "id is 'one'"),
         ('x="120" y="0"', 'x="1e9" y="0"', "map point"),

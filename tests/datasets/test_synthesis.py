@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,29 @@ import shapely
 pytest.importorskip("libsumo")
 
 from traj_diffusion.datasets.synthesis import SCENES_PER_NETWORK, coverage, synthesize, write_scenes
-from traj_diffusion.datasets.synthesis.coverage import distance_off_road, jumps, overlapping
+from traj_diffusion.datasets.synthesis.coverage import distance_off_road, jumps, merges, overlapping, yields
+from traj_diffusion.datasets.synthesis.demand import Demand
 from traj_diffusion.datasets.synthesis.motion import coloured, retrack, smooth
 from traj_diffusion.datasets.synthesis.network import read_network
-from traj_diffusion.datasets.synthesis.record import Tracks
+from traj_diffusion.datasets.synthesis.record import Tracks, record
 from traj_diffusion.datasets.synthesis.roadmap import build_map, drivable_area, evenly, offset, road_edges
 from traj_diffusion.datasets.synthesis.sensing import add_noise, lose_tracks
-from traj_diffusion.datasets.synthesis.tools import netconvert
+from traj_diffusion.datasets.synthesis.tools import netconvert, require_libsumo
 from traj_diffusion.datasets.synthesis.windows import find_windows
 from traj_diffusion.errors import BadFile
-from traj_diffusion.scene import AgentKind, LightState, MapKind, Scene, check_scene, load_scene, save_scene
+from traj_diffusion.scene import (
+    AgentKind,
+    Csr,
+    LightState,
+    MapKind,
+    Origin,
+    Routes,
+    Scene,
+    check_scene,
+    load_scene,
+    save_scene,
+)
+from traj_diffusion.testing.foreign_xml import opendrive_xml
 
 SEED = 9100
 
@@ -75,6 +89,17 @@ def test_nothing_is_out_of_order(scenes: list[Scene]) -> None:
     assert report["out_of_order"] == {"overlapping": 0, "jumps": 0, "off_road": 0}
     assert report["scenes"] == len(scenes)
     assert report["agents"] > 10 * len(scenes)
+
+
+@pytest.mark.slow
+def test_sixty_scenes_hold_no_overlap_no_teleport_and_nobody_off_the_road(scenes: list[Scene]) -> None:
+    more = [*scenes, *synthesize(SEED, len(scenes), 3 * SCENES_PER_NETWORK)]
+    report = coverage(more)
+    assert report["scenes"] == 60
+    assert report["out_of_order"] == {"overlapping": 0, "jumps": 0, "off_road": 0}
+    assert all(report[what] for what in ("stopping", "starting", "merges", "yields", "signalled"))
+    assert min(report["turns"].values()) > 10
+    assert len({scene.agents.position.tobytes() for scene in more}) == 60
 
 
 def test_windows_at_the_same_time_share_nobody(rng: np.random.Generator) -> None:
@@ -168,6 +193,51 @@ def test_drivable_ground_lies_left_of_road_edges_and_ends_stay_open(straight: Pa
         assert np.allclose(line[:, 1], -7.3 if east else 7.3, atol=0.01)
 
 
+def test_what_is_recorded_is_what_sumo_says_of_each(straight: Path, tmp_path: Path) -> None:
+    network = read_network(straight)
+    roads = build_map(network, drivable_area(network))
+    demand = Demand(
+        lines=[
+            '<vType id="car" length="5"/><vType id="long" length="9"/>',
+            '<vehicle id="a" type="car" depart="0" departLane="1"><route edges="e"/></vehicle>',
+            '<vehicle id="b" type="long" depart="1.5" departSpeed="10"><route edges="-e"/></vehicle>',
+            '<person id="p" depart="2"><walk edges="e" departPos="3" arrivalPos="90"/></person>',
+        ],
+        kind={"a": AgentKind.VEHICLE, "b": AgentKind.VEHICLE, "p": AgentKind.PEDESTRIAN},
+        size={"a": (5.0, 2.0, 1.5), "b": (9.0, 2.5, 3.0), "p": (0.6, 0.6, 1.7)},
+    )
+    routes = tmp_path / "r.rou.xml"
+    routes.write_text(demand.xml())
+    tracks = record(straight, routes, demand, roads, 1.0, 60, 4)
+    assert tracks.name == ("a", "b", "p")
+    libsumo = require_libsumo()
+    libsumo.start(
+        f"sumo -n {straight} -r {routes} --step-length 0.1 --lateral-resolution 0.8 --seed 4 --no-step-log true"
+        " --no-warnings true --duration-log.disable true --time-to-teleport -1 --collision.action none".split()
+    )
+    libsumo.simulationStep(1.0)
+    for step in range(60):
+        libsumo.simulationStep()
+        for row, name in enumerate(tracks.name):
+            domain = libsumo.person if name == "p" else libsumo.vehicle
+            assert tracks.valid[row, step] == (name in domain.getIDList())
+            if not tracks.valid[row, step]:
+                assert tracks.row[row, step] == -1
+                continue
+            heading = np.pi / 2 - np.deg2rad(domain.getAngle(name))
+            back = 0.0 if name == "p" else tracks.size[row, 0] / 2
+            front = tracks.centre[row, step] + back * np.array([np.cos(heading), np.sin(heading)])
+            assert np.allclose(front, domain.getPosition(name), rtol=0, atol=1e-9)
+            assert (tracks.heading[row, step], tracks.speed[row, step]) == (heading, domain.getSpeed(name))
+            if name != "p":
+                lane = domain.getLaneID(name)
+                assert tracks.row[row, step] == roads.row_at(lane, domain.getLanePosition(name) / roads.lengths[lane])
+                assert tracks.passed[row, step] == domain.getRouteIndex(name)
+    libsumo.close()
+    assert len(set(tracks.row[0]) - {-1}) == 3
+    assert tracks.valid[2].sum() > 35
+
+
 def test_cars_stop_at_red_lights(scenes: list[Scene]) -> None:
     crossed = stopped = 0
     for scene in scenes:
@@ -222,13 +292,36 @@ def test_files_are_the_same_for_any_number_of_workers_and_runs_resume(tmp_path: 
     assert load_scene(one[0]).id == f"sumo-{SEED + 1}-0-0"
 
 
+def test_a_map_of_left_hand_traffic_is_refused(straight: Path, tmp_path: Path) -> None:
+    net = tmp_path / "left.net.xml"
+    net.write_text(straight.read_text().replace("<net ", '<net lefthand="true" ', 1))
+    road = tmp_path / "left.xodr"
+    road.write_text(opendrive_xml())  # one of its roads has rule="LHT"
+    for path in (net, road):
+        with pytest.raises(BadFile, match="keeps to the left") as caught:
+            list(synthesize(1, 0, 1, net_file=path))
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.data
-@pytest.mark.parametrize("name", ["sumo/fabriksgatan.net.xml", "opendrive/fabriksgatan.xodr"])
-def test_traffic_drives_on_a_map_of_ones_own(name: str, shared: Path) -> None:
-    (scene,) = synthesize(1, 0, 1, net_file=shared / "data" / name)
-    report = coverage([scene])
-    assert report["agents"] > 0
-    assert report["out_of_order"]["overlapping"] == 0
+@pytest.mark.slow
+def test_traffic_drives_on_every_map_of_ones_own(shared: Path) -> None:
+    maps = sorted([*(shared / "data").rglob("*.net.xml"), *(shared / "data").rglob("*.xodr")])
+    assert len(maps) == 12
+    for path in maps:
+        if path.name == "e6mini-lht.xodr":
+            continue
+        report = coverage(synthesize(1, 0, 2, net_file=path))
+        assert report["scenes"] == 2, path
+        assert report["agents"] > 2, path
+        assert report["out_of_order"] == {"overlapping": 0, "jumps": 0, "off_road": 0}, path
+
+
+@pytest.mark.data
+def test_traffic_drives_on_a_map_of_ones_own(shared: Path) -> None:
+    (scene,) = synthesize(1, 0, 1, net_file=shared / "data" / "opendrive" / "fabriksgatan.xodr")
+    assert len(scene.sim_agents) > 0
 
 
 @pytest.mark.parametrize("text", ["", "<net", "<other/>", '<!DOCTYPE a [<!ENTITY b "c">]><net/>'])
@@ -287,6 +380,37 @@ def test_checks_notice_what_they_look_for() -> None:
     road.agents.position[0, 50:, 1] += 6
     assert np.flatnonzero(jumps(road)[0]).tolist() == [49]
     assert distance_off_road(road, np.array([0]), 60)[0] == pytest.approx(2)
+
+
+def test_merges_and_yields_on_paper() -> None:
+    # Two lanes of 50 m meet at the origin. The first two cars come from one each, 2 s apart; the third, 6 s later, from
+    # the first. The second one stops on its way.
+    time = np.arange(91) * 0.1
+    even = -20 + 8 * (time - 0.0)
+    waits = np.cumsum(np.where((time > 1) & (time < 3), 0.2, 6.0)) * 0.1 - 20
+    tracks = [
+        np.stack([even, 0 * time], -1),
+        np.stack([0.8 * waits, 0.6 * np.minimum(waits, 0)], -1),
+        np.stack([even - 55, 0 * time], -1),
+    ]
+    made = Scene.from_arrays(
+        tracks,
+        dt=0.1,
+        ego=0,
+        map_lines=[[[-50, 0], [0, 0]], [[-40, -30], [0, 0]], [[0, 0], [100, 0]]],
+        lane_links=[(0, 2), (1, 2)],
+        light_lanes=[2],
+        light_stops=[[0, 0]],
+        light_states=[["go"] * 91],
+    )
+    routes = Routes(Csr.from_lists([[0, 2], [1, 2], [0, 2]]), np.full(3, Origin.RECORDED, np.uint8))
+    made = replace(made, routes=routes)
+    everyone = np.arange(3)
+    assert merges(made, everyone) == 2
+    assert merges(made, np.array([0, 2])) == 0
+    assert yields(made, everyone).tolist() == [False, True, False]
+    made.lights.state[:] = LightState.STOP
+    assert not yields(made, everyone).any()
 
 
 def test_offset_and_evenly_on_paper() -> None:

@@ -16,6 +16,8 @@ from traj_diffusion.errors import BadFile
 
 _HEADER = "header"
 MAX_BYTES = 2 * 2**30
+MAX_RATIO = 200  # unpacked to packed; simulated scenes reach 5, an all-zero bomb 1000
+_FREE = 256 * 2**20  # unpacked bytes for which no ratio is asked
 
 
 def file_stem(name: str) -> str:
@@ -59,6 +61,9 @@ def read_archive(path: Path, content: str, version: int) -> tuple[dict[str, Any]
             claimed = sum(_claimed_bytes(archive, name) for name in archive.namelist())
         if claimed > MAX_BYTES:
             raise BadFile(f"{path}: claims to hold {claimed:,} bytes; at most {MAX_BYTES:,} are read")
+        packed = path.stat().st_size
+        if claimed > max(_FREE, MAX_RATIO * packed):
+            raise BadFile(f"{path}: claims to hold {claimed:,} bytes in {packed:,}; at most {MAX_RATIO} times are read")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(arrays.pop(_HEADER).tobytes().decode())
