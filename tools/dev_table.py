@@ -2,7 +2,7 @@
 
 python -P tools/dev_table.py score SCENES.json --out WORK [--policy NAME ...] > docs/figures/baselines.json
 python -P tools/dev_table.py write docs/figures/baselines.json docs/baselines.md
-python -P tools/dev_table.py write small.json docs/figures/baselines.json docs/model.md --whole "third 2"
+python -P tools/dev_table.py write small.json baselines.json docs/model.md --whole "third 2"
 
 `score` goes on where it was killed: rows lie in WORK, one file per baseline, as `traj-diffusion evaluate SCENES.json
 --policy NAME --out WORK` leaves them. SCENES.json is a list of {file, id} whose entries may say `light_steps` and
@@ -39,19 +39,30 @@ def main() -> None:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--policy", "names", multiple=True, default=NAMES, show_default=True)
 @click.option("--workers", type=int, default=1, show_default=True)
-def score(scenes: Path, out: Path, names: tuple[str, ...], workers: int) -> None:
+@click.option("--part", help="Score this part alone, such as 'third 2'.")
+def score(scenes: Path, out: Path, names: tuple[str, ...], workers: int, part: str | None) -> None:
     """Score baselines (or any policy that `load_policy` knows) and print all means as JSON."""
     entries: list[dict[str, Any]] = json.loads(scenes.read_text(encoding="utf-8"))
+    wanted, source = parts(entries), scenes
+    if part is not None:
+        if part not in wanted:
+            sys.exit(f"{scenes}: no part {part!r}; it has {', '.join(wanted)}")
+        wanted = {part: wanted[part]}
+        entries = [entry for entry in entries if entry["id"] in wanted[part]]
+        source = out / f"{part.replace(' ', '-')}.json"
+        out.mkdir(parents=True, exist_ok=True)
+        located = [entry | {"file": str((scenes.parent / entry["file"]).resolve())} for entry in entries]
+        source.write_text(json.dumps(located), encoding="utf-8")
     runs = []
     for name in names:
         driver = name if name in LOG_BASELINES else load_policy(name)
         with click.progressbar(length=len(entries), label=name, file=sys.stderr) as bar:
             rows = out / f"{name}.rows.jsonl"
-            runs.append(evaluate(scenes, driver, SETTINGS, rows, workers=workers, progress=lambda _: bar.update(1)))
+            runs.append(evaluate(source, driver, SETTINGS, rows, workers=workers, progress=lambda _: bar.update(1)))
     found = {
         "scenes": scenes.name,
         "settings": asdict(SETTINGS) | {"version": __version__},
-        "parts": {part: _figures(runs, wanted) for part, wanted in parts(entries).items()},
+        "parts": {name: _figures(runs, ids) for name, ids in wanted.items()},
     }
     click.echo(json.dumps(found, indent=1, allow_nan=False))
 
@@ -69,16 +80,13 @@ def write(figures: tuple[Path, ...], target: Path, whole: str) -> None:
 
 
 def merged(files: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return figures of several files as if they were of one. They are of the same scenes."""
-    found = files[0]
-    for other in files[1:]:
-        if (other["scenes"], list(other["parts"])) != (found["scenes"], list(found["parts"])):
-            sys.exit(
-                f"figures of {found['scenes']} and of {other['scenes']}, in other parts, cannot stand in one table"
-            )
-        for part, figures in other["parts"].items():
-            found["parts"][part] |= figures
-    return found
+    """Return figures of several files as if they were of one, of the parts that all of them have."""
+    names = {one["scenes"] for one in files}
+    if len(names) > 1:
+        sys.exit(f"figures of {' and of '.join(sorted(names))} cannot stand in one table")
+    common = [part for part in files[0]["parts"] if all(part in other["parts"] for other in files)]
+    columns = {part: {k: v for one in files for k, v in one["parts"][part].items()} for part in common}
+    return files[0] | {"parts": columns}
 
 
 def parts(entries: list[dict[str, Any]]) -> dict[str, set[str]]:

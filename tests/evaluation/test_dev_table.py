@@ -78,6 +78,8 @@ def test_columns_of_two_files_stand_in_one_table_of_the_part_that_is_asked_for(t
         tool.block(one, "third 9")
     with pytest.raises(SystemExit, match="cannot stand in one table"):
         tool.merged([one, other | {"scenes": "others.json"}])
+    fewer = other | {"parts": {"third 2": other["parts"]["third 2"]}}
+    assert list(tool.merged([one, fewer])["parts"]) == ["third 2"]
 
 
 @pytest.mark.parametrize(
