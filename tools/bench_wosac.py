@@ -7,9 +7,9 @@ Rollouts are the recording, vanished agents held, plus noise; times are the best
 compilation. `--agents` repeats a scene's agents a few metres aside until there are that many; `--curve` shows how time
 grows with rollouts and with agents. `--official` times the official package on the same input, where
 tools/official_wosac.py made its environment, and `--trajtok` the torch port in a checkout of Thinklab-SJTU/TrajTok, run
-by a Python that has its needs (tools/trajtok_worker.py names them). Both are asked while our own times are taken, on the
-same cores. `--goldens` only cites the official times that the goldens' files hold, which were taken on another machine
-with other rollouts.
+by a Python that has its needs (tools/trajtok_worker.py names them). Both run right after our own times are taken, on
+the same cores. `--goldens` only cites the official times that the goldens' files hold, which were taken on another
+machine with other rollouts.
 """
 
 import importlib.util
@@ -126,7 +126,7 @@ def curve(scene: Scene, config: str, repeats: int) -> dict[str, Any]:
 def trajtok_report(
     python: Path, checkout: Path, scene: Scene, rollouts: Rollouts, threads: int, repeats: int
 ) -> dict[str, Any]:
-    """Return what TrajTok's port says of 32 rollouts, its time [s] and memory [MiB]. Raises HostError where it fails."""
+    """Return what TrajTok's port says of 32 rollouts, its time [s] and memory [MiB]. Raises HostError."""
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "scenario", Path(folder) / "rollouts"
         for file, content in zip(files, (scenario_bytes(scene), encode_rollouts(rollouts)), strict=True):
@@ -179,7 +179,9 @@ def official_tool() -> Any:
 @click.option("--goldens", type=click.Path(exists=True, path_type=Path))
 @click.option("--official", is_flag=True, help="Time the official package too.")
 @click.option("--curve", "with_curve", is_flag=True, help="Time the first scene with more rollouts and agents.")
-@click.option("--trajtok", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Time this checkout too.")
+@click.option(
+    "--trajtok", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Time this checkout too."
+)
 @click.option("--trajtok-python", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def main(
     scenes: str,

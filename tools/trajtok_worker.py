@@ -62,7 +62,9 @@ def as_tensors(message: Any) -> dict[str, Any]:
     for joint in message.joint_scenes:
         by_id = {one.object_id: one for one in joint.simulated_trajectories}
         found = [by_id[agent] for agent in agents]
-        states.append([[list(one.center_x), list(one.center_y), list(one.center_z), list(one.heading)] for one in found])
+        states.append(
+            [[list(one.center_x), list(one.center_y), list(one.center_z), list(one.heading)] for one in found]
+        )
     simulated = torch.tensor(states, dtype=torch.float32).transpose(2, 3).contiguous()
     return {"simulated_states": simulated, "agent_id": torch.tensor(agents, dtype=torch.int32)}
 

@@ -1,5 +1,6 @@
 """The benchmarks are frozen, reproducible, and take a policy or anybody's files."""
 
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,19 @@ def test_log_replay_has_no_error_on_any_scene_of_it() -> None:
         found = log_rollouts(scene, 1)
         seen = scene.agents.valid[scene.sim_agents, 11:]
         assert (found.position[0][seen] == scene.agents.position[scene.sim_agents, 11:][seen]).all()
+
+
+def test_the_page_shows_what_was_measured() -> None:
+    root = Path(__file__).resolve().parents[2]
+    spec = importlib.util.spec_from_file_location("benchmark_page", root / "tools" / "benchmark_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    figures = json.loads((root / "docs" / "figures" / "benchmark.json").read_text())
+    text = (root / "docs" / "baselines.md").read_text(encoding="utf-8")
+    assert tool.page(text, figures) == text
+    assert (figures["benchmark"], figures["scenes"], list(figures["runs"])) == ("simulated-1", 48, list(COMPARED))
 
 
 # Scenes that are made from a seed

@@ -1,8 +1,8 @@
 """The frozen benchmarks: simulated scenes, one protocol, baselines beside the entry.
 
-Anyone can reproduce their figures on a laptop, without a licence. The scenes of `bundled-1` come with the package, those
-of `simulated-1` are made where they are first asked for. Figures compare only under the same name: a change of scenes,
-protocol or metrics gets a new one.
+Anyone can reproduce their figures on a laptop, without a licence. The scenes of `bundled-1` come with the package,
+those of `simulated-1` are made where they are first asked for. Figures compare only under the same name: a change of
+scenes, protocol or metrics gets a new one.
 """
 
 import hashlib

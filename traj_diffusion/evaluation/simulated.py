@@ -81,7 +81,9 @@ def simulated_scenes(
     wanted = {_path(folder, number) for number in numbers}
     foreign = sorted(path for path in folder.iterdir() if path not in wanted and not path.name.startswith("."))
     if foreign:
-        raise BadFile(f"{foreign[0]}: is no scene of the benchmark {NAME}; keep its folder for its {len(wanted)} scenes")
+        raise BadFile(
+            f"{foreign[0]}: is no scene of the benchmark {NAME}; keep its folder for its {len(wanted)} scenes"
+        )
     return folder
 
 

@@ -14,6 +14,7 @@ class AgentSet(StrEnum):
     """Whom a metric counts. Everyone simulated still takes part, as somebody to collide with for instance."""
 
     EVALUATED = "to_predict + ego"  # the evaluated agents of WOMD's Sim Agents challenge
+    TO_PREDICT = "to predict"  # without the ego, as in motion forecasting
     SIMULATED = "all simulated"  # everyone valid at the current index, as in its scenario-generation track
 
 
@@ -59,7 +60,7 @@ class Matched:
         if which is AgentSet.SIMULATED:
             return np.ones(len(self.rows), bool)
         chosen = self.scene.agents.to_predict.copy()
-        if self.scene.ego is not None:
+        if which is AgentSet.EVALUATED and self.scene.ego is not None:
             chosen[self.scene.ego] = True
         return chosen[self.rows]
 
