@@ -94,7 +94,7 @@ def match(scene: Scene, rollouts: Rollouts, steps: int | None = None) -> Matched
     _require(rollouts.runs > 0, f"{where}: there is no run in them")
     held = rollouts.valid.shape[2]
     steps = held if steps is None else steps
-    _require(0 < steps <= held, f"{where}: {held} steps per run; {steps} or more, at least 1, fit")
+    _require(0 < steps <= held, f"{where}: {held} steps per run; {max(steps, 1)} or more fit")
     rows = scene.sim_agents
     order = _order(where, agents.id[rows], rollouts.agent_id)
     kind = agents.kind[rows]
