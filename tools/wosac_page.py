@@ -50,7 +50,8 @@ def block(figures: dict[str, Any]) -> str:
     if official:
         ratio = statistics.median(report["times_less_cpu"] for report in official)
         lines += [
-            f"Side by side with the official package on the same input and machine, a median of {ratio:.0f} times less CPU:",
+            f"Side by side with the official package on the same input and machine, a median of {ratio:.0f} times less "
+            "CPU time:",
             "",
             "| scene | configuration | our CPU time | official CPU time, peak memory | ratio | largest difference |",
             "| --- | --- | --- | --- | --- | --- |",
@@ -66,10 +67,10 @@ def block(figures: dict[str, Any]) -> str:
     if ports:
         ratio = statistics.median(port["times_less_cpu"] for _, port in ports)
         lines += [
-            f"Side by side with TrajTok's torch port (torch {ports[0][1]['versions']['torch']}, one thread each), a median "
-            f"of {ratio:.0f} times less CPU. The port's conversion of the scene is not in its times:",
+            f"Side by side with TrajTok's torch port (torch {ports[0][1]['versions']['torch']}, one thread each), a "
+            f"median of {ratio:.0f} times less CPU time. The port's conversion of the scene is not in its times:",
             "",
-            "| scene | agents, evaluated | our CPU time | the port's CPU time, peak memory | ratio | largest difference |",
+            "| scene | agents, evaluated | our CPU time | its CPU time, peak memory | ratio | largest difference |",
             "| --- | --- | --- | --- | --- | --- |",
         ]
         for row, port in ports:
@@ -97,9 +98,8 @@ def _growth(grown: dict[str, Any], config: str) -> str:
     for name in ("rollouts", "agents"):
         seconds = grown[name]["cpu_s"]
         least, most = min(seconds, key=int), max(seconds, key=int)
-        parts.append(
-            f"from {least} to {most} {name} {seconds[least]:.3f} to {seconds[most]:.3f} s (power {grown[name]['power']})"
-        )
+        power = grown[name]["power"]
+        parts.append(f"from {least} to {most} {name} {seconds[least]:.3f} to {seconds[most]:.3f} s (power {power})")
     return f"How time grows on scene {grown['scene']}, `{config}`: {', '.join(parts)}."
 
 
