@@ -42,9 +42,9 @@ def block(figures: dict[str, Any]) -> str:
             who = f"{row['sim_agents']}, {row['evaluated']}"
             lines.append(f"| {row['scene']} | `{name}` | {who} | {runs} | {row['cpu_s']:.3f} | {memory} MiB |")
     machine = figures["bench"][0]["machine"]
-    lines += ["", f"One thread on a shared machine with {machine['cores']} cores, after compilation.", ""]
+    lines += ["", f"CPU time of one thread on a shared, busy machine with {machine['cores']} cores, after compilation.", ""]
     for bench in figures["bench"]:
-        for grown in bench["curves"]:
+        for grown in bench.get("curves", []):
             lines += [_growth(grown, bench["config"]), ""]
     official = side_by_side(figures)
     if official:
