@@ -42,7 +42,8 @@ def block(figures: dict[str, Any]) -> str:
             who = f"{row['sim_agents']}, {row['evaluated']}"
             lines.append(f"| {row['scene']} | `{name}` | {who} | {runs} | {row['cpu_s']:.3f} | {memory} MiB |")
     machine = figures["bench"][0]["machine"]
-    lines += ["", f"CPU time of one thread on a shared, busy machine with {machine['cores']} cores, after compilation.", ""]
+    where = f"a shared, busy machine with {machine['cores']} cores"
+    lines += ["", f"CPU time of one thread on {where}, after compilation.", ""]
     for bench in figures["bench"]:
         for grown in bench.get("curves", []):
             lines += [_growth(grown, bench["config"]), ""]
