@@ -158,9 +158,8 @@ def _joint(
 ) -> Figures:
     """Return the figures with one best sample for all agents."""
     mean_ade, mean_fde = ade.mean(1), fde.mean(1)
-    share: Float64[np.ndarray, " K"] = missed.any(1).astype(np.float64)
-    if not convention.any_agent:
-        share = missed.mean(1)
+    misses: Float64[np.ndarray, "K _"] = missed.astype(np.float64)
+    share = misses.max(1) if convention.any_agent else misses.mean(1)
     end = int(mean_fde.argmin())
     by_end = convention.best is Best.END
     return {
