@@ -5,6 +5,7 @@ python -P tools/wosac_page.py write docs/figures/wosac.json docs/wosac.md
 """
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +42,66 @@ def block(figures: dict[str, Any]) -> str:
             who = f"{row['sim_agents']}, {row['evaluated']}"
             lines.append(f"| {row['scene']} | `{name}` | {who} | {runs} | {row['cpu_s']:.3f} | {memory} MiB |")
     machine = figures["bench"][0]["machine"]
-    lines += ["", f"One thread on a shared machine with {machine['cores']} cores, after compilation.", ""]
-    if figures["official"]:
+    where = f"a shared, busy machine with {machine['cores']} cores"
+    lines += ["", f"CPU time of one thread on {where}, after compilation.", ""]
+    for bench in figures["bench"]:
+        for grown in bench.get("curves", []):
+            lines += [_growth(grown, bench["config"]), ""]
+    official = side_by_side(figures)
+    if official:
+        ratio = statistics.median(report["times_less_cpu"] for report in official)
         lines += [
-            "Side by side with the official package on the same input and machine:",
+            f"Side by side with the official package on the same input and machine, a median of {ratio:.0f} times less "
+            "CPU time:",
             "",
             "| scene | configuration | our CPU time | official CPU time, peak memory | ratio | largest difference |",
             "| --- | --- | --- | --- | --- | --- |",
         ]
-        for report in figures["official"]:
+        for report in official:
             cpu, apart = report["cpu_s"], report["largest_difference"]["absolute"]
             lines.append(
                 f"| {report['scene']} | `{report['config']}` | {cpu['ours']:.3f} s | {cpu['official']:.0f} s, "
                 f"{report['official_peak_mib']} MiB | {report['times_less_cpu']} | {apart:.1e} |"
             )
         lines.append("")
+    ports = [(row, row["trajtok"]) for bench in figures["bench"] for row in bench["scenes"] if "trajtok" in row]
+    if ports:
+        ratio = statistics.median(port["times_less_cpu"] for _, port in ports)
+        lines += [
+            f"Side by side with TrajTok's torch port (torch {ports[0][1]['versions']['torch']}, one thread each), a "
+            f"median of {ratio:.0f} times less CPU time. The port's conversion of the scene is not in its times:",
+            "",
+            "| scene | agents, evaluated | our CPU time | its CPU time, peak memory | ratio | largest difference |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        for row, port in ports:
+            apart = port["largest_difference"]
+            lines.append(
+                f"| {row['scene']} | {row['sim_agents']}, {row['evaluated']} | {row['cpu_s']:.3f} s | "
+                f"{port['cpu_s']:.1f} s, {port['peak_mib']} MiB | {port['times_less_cpu']} | "
+                f"{apart['absolute']:.1e} ({apart['field'].replace('_', ' ')}) |"
+            )
+        lines.append("")
     return "\n".join(lines)
+
+
+def side_by_side(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return all comparisons with the official package: those of official_wosac.py and those of bench_wosac.py."""
+    found = list(figures["official"])
+    for bench in figures["bench"]:
+        rows = [row for row in bench["scenes"] if "official" in row]
+        found += [{"scene": row["scene"], "config": bench["config"], **row["official"]} for row in rows]
+    return found
+
+
+def _growth(grown: dict[str, Any], config: str) -> str:
+    parts = []
+    for name in ("rollouts", "agents"):
+        seconds = grown[name]["cpu_s"]
+        least, most = min(seconds, key=int), max(seconds, key=int)
+        power = grown[name]["power"]
+        parts.append(f"from {least} to {most} {name} {seconds[least]:.3f} to {seconds[most]:.3f} s (power {power})")
+    return f"How time grows on scene {grown['scene']}, `{config}`: {', '.join(parts)}."
 
 
 def page(text: str, figures: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Many simulated scenes to a folder, over several processes and resumable."""
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -28,19 +28,29 @@ def write_scenes(
     number of workers. `net_file` is a SUMO network of one's own to drive on. `progress` is told (done, of how many).
     Raises HostError if workers keep dying.
     """
+    return write_numbered(out, range(first, first + scenes), seed, workers, net_file, progress)
+
+
+def write_numbered(
+    out: Path,
+    numbers: Sequence[int],
+    seed: int,
+    workers: int = 2,
+    net_file: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Write the scenes of these numbers and return their paths; all else is as in `write_scenes`."""
     if workers < 1:
         raise ValueError(f"workers must be at least 1: {workers}")
     out.mkdir(parents=True, exist_ok=True)
-    paths = [
-        out / f"{scene_name(seed, *divmod(i, SCENES_PER_NETWORK))}.scene.npz" for i in range(first, first + scenes)
-    ]
+    paths = [out / f"{scene_name(seed, *divmod(i, SCENES_PER_NETWORK))}.scene.npz" for i in numbers]
     for attempt in range(ATTEMPTS):
         missing: dict[int, list[int]] = {}
-        for i, path in enumerate(paths, first):
+        for i, path in zip(numbers, paths, strict=True):
             if not path.exists():
                 missing.setdefault(i // SCENES_PER_NETWORK, []).append(i % SCENES_PER_NETWORK)
         try:
-            _write_missing(out, scenes, seed, workers, missing, net_file, progress)
+            _write_missing(out, len(numbers), seed, workers, missing, net_file, progress)
             break
         except BrokenProcessPool:
             if attempt + 1 == ATTEMPTS:

@@ -122,11 +122,13 @@ def test_evaluate_names_the_scenes_that_have_no_rollouts(
     assert "mine: no rollouts for 1 of 2 scenes: road" in shown
 
 
-def test_the_years_of_wosac_are_those_that_are_known() -> None:
-    from traj_diffusion.cli.scores import CONFIGS
+def test_the_years_of_wosac_and_the_benchmarks_are_those_that_are_known() -> None:
+    from traj_diffusion.cli.scores import BENCHMARKS, CONFIGS
+    from traj_diffusion.evaluation.benchmark import NAMES
     from traj_diffusion.metrics import wosac
 
     assert set(CONFIGS) == set(wosac.CONFIGS)
+    assert BENCHMARKS == NAMES
 
 
 def test_inspect_shows_a_table_and_draws(tmp_path: Path, scene_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Submissions: our codec speaks protobuf's language, and what the challenge would refuse is refused here first."""
 
 import gzip
+import importlib.util
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from traj_diffusion.datasets.submissions import (
     write_submission,
 )
 from traj_diffusion.errors import BadConfig, BadFile, BadRecord, BadRollouts
+from traj_diffusion.evaluation.official import official_python
 from traj_diffusion.metrics import wosac
 from traj_diffusion.scene import Rollouts, Scene
 from traj_diffusion.testing import straight_road
@@ -265,3 +267,27 @@ def test_the_official_test_submission_is_read_written_and_scored(shared: Path) -
     }
     assert score.fields == pytest.approx(official, abs=1e-6)
     assert not score.warnings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("generation", [False, True])
+def test_the_official_validator_takes_our_submission(generation: bool) -> None:
+    try:
+        official_python()
+    except BadConfig as error:
+        pytest.skip(str(error))
+    path = Path(__file__).resolve().parents[2] / "tools" / "official_wosac.py"
+    spec = importlib.util.spec_from_file_location("official_wosac", path)
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    scenes = [replace(ROAD, id=f"s{i}") for i in range(3)]
+    config = "scenario_gen_2025" if generation else "sim_agents_2025"
+    found = tool.validate([(scene, made(generation, scene)) for scene in scenes], config)
+    assert (sorted(found["taken"]), found["refused"]) == (["s0", "s1", "s2"], {})
+    # It can say no: rollouts of other agents than the scene has, which our own check would not let pass either.
+    other = replace(ROAD, id="s0", agents=replace(ROAD.agents, id=np.array([1, 2, 7], np.int64)))
+    found = tool.validate([(other, made(generation, scenes[0]))], config)
+    assert found["taken"] == []
+    assert "s0" in found["refused"]

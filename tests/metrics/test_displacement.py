@@ -1,5 +1,6 @@
 """Displacement errors whose answers are known on paper."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 from traj_diffusion.errors import BadRollouts
 from traj_diffusion.metrics import Absent, AgentSet, Figures, Tally, displacement, diversity, match
 from traj_diffusion.metrics.displacement import womd_speed_scale
+from traj_diffusion.metrics.soft import soft_minimum
 from traj_diffusion.scene import Rollouts
 from traj_diffusion.testing import crossing, straight_road
 
@@ -93,6 +95,41 @@ def test_brier_adds_the_doubt_in_the_best_rollout(replay: Replay) -> None:
     assert value(figures, "joint_brier_min_fde@2/8s") == pytest.approx(1 + 0.75**2)
     assert value(figures, "marginal_brier_min_fde@2/8s") == pytest.approx(1 + 0.75**2)
     assert isinstance(displacement(match(scene, replay(scene)))["joint_brier_min_fde@1/8s"], Absent)
+
+
+def test_soft_minima_lie_between_the_least_and_the_mean(replay: Replay) -> None:
+    same = np.full((3, 2), 4.0)
+    assert soft_minimum(same, np.full(3, 1 / 3)).tolist() == pytest.approx([4, 4])
+    apart = np.array([[0.0], [2.0]])
+    half = np.full(2, 0.5)
+    assert soft_minimum(apart, half)[0] == pytest.approx(-math.log((1 + math.exp(-2)) / 2))
+    assert soft_minimum(apart, half, softness=1e-3)[0] == pytest.approx(0, abs=1e-3)
+    assert soft_minimum(apart, half, softness=1e6)[0] == pytest.approx(1, abs=1e-3)
+    # One right sample among 32 that are far off costs log 32; with all the weight on it nothing.
+    spray = np.array([0.0, *[1e3] * 31])[:, None]
+    assert soft_minimum(spray, np.full(32, 1 / 32))[0] == pytest.approx(math.log(32))
+    assert soft_minimum(spray, np.array([1.0, *[0.0] * 31]))[0] == 0
+    assert soft_minimum(spray, np.array([0.0, *[1 / 31] * 31]))[0] == pytest.approx(1e3)
+
+
+def test_soft_figures_weigh_all_samples(replay: Replay) -> None:
+    scene = straight_road()
+    rollouts = replay(scene, 2, sideways([0, 4], [3, 0]), weights=np.array([3.0, 1.0], np.float32))
+    figures = displacement(match(scene, rollouts))
+    # Jointly 2 m off with weight 3/4, 1.5 m with 1/4; alone 0 or 3 m, and 4 or 0 m.
+    joint = -math.log(0.75 * math.exp(-2) + 0.25 * math.exp(-1.5))
+    alone = (-math.log(0.75 + 0.25 * math.exp(-3)) - math.log(0.75 * math.exp(-4) + 0.25)) / 2
+    for name in ("ade", "fde"):
+        assert value(figures, f"joint_soft_min_{name}@2/8s") == pytest.approx(joint)
+        assert value(figures, f"marginal_soft_min_{name}@2/8s") == pytest.approx(alone)
+    # The first car is missed by the second sample, the second car by the first.
+    assert value(figures, "soft_miss_rate_argoverse@2/8s") == pytest.approx((0.25 + 0.75) / 2)
+    assert value(figures, "soft_miss_rate_womd@2/8s") == pytest.approx(1 / 2)
+    late = replace(rollouts, weights=np.array([0.0, 1.0], np.float32))
+    reason = Absent("all weight is on rollouts beyond the first K")
+    first = displacement(match(scene, late), samples=1)
+    for name in ("joint_soft_min_ade", "soft_miss_rate_womd", "marginal_brier_min_fde"):
+        assert first[f"{name}@1/8s"] == reason
 
 
 def test_kinds_and_agent_sets_are_kept_apart(replay: Replay) -> None:

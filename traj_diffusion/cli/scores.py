@@ -15,8 +15,9 @@ _COUNT = click.IntRange(min=1)
 _WORKERS = click.option(
     "--workers", default=None, type=_COUNT, help="Processes that share the scenes.  [default: cores]"
 )
-# Those of metrics.wosac, which takes seconds to import; a test compares.
+# Those of metrics.wosac and evaluation.benchmark, which take seconds to import; a test compares.
 CONFIGS = ("sim_agents_2025", "scenario_gen_2025", "sim_agents_2024", "sim_agents_2024_leaderboard", "sim_agents_2023")
+BENCHMARKS = ("bundled-1", "simulated-1")
 
 
 def entry_of(policy: str | Path, out: Path, steps: int | None = None) -> Any:
@@ -144,24 +145,37 @@ def evaluate(
 
 @click.command(
     epilog="\b\nExamples:\n  traj-diffusion benchmark --policy small\n"
-    "  traj-diffusion benchmark --rollouts out/ --json b.json"
+    "  traj-diffusion benchmark --name simulated-1 --rollouts out/ --json b.json"
 )
+@click.option("--name", type=click.Choice(BENCHMARKS), default=BENCHMARKS[0], show_default=True)
 @click.option("--policy", default=None, help="Bundled model, checkpoint file, or baseline.")
 @click.option("--rollouts", "folder", type=_FOLDER, default=None, help="Folder of <scene id>.rollouts.npz to score.")
 @click.option("--out", type=_FOLDER, default=Path("benchmark"), show_default=True, help="Rows; a second run goes on.")
+@click.option(
+    "--scenes",
+    type=_FOLDER,
+    default=None,
+    help="Where the scenes of simulated-1 are, or are made (needs the extra [sumo]).  [default: in ~/.cache]",
+)
 @click.option("--json", "as_json", type=_FILE, help="Also write all figures here.")
 @click.option("--report", type=_FILE, help="Also write a report card as one HTML page.")
 @_WORKERS
 def benchmark(
+    name: str,
     policy: str | None,
     folder: Path | None,
     out: Path,
+    scenes: Path | None,
     as_json: Path | None,
     report: Path | None,
     workers: int | None,
 ) -> None:
-    """Score a policy, or anybody's rollouts, on the frozen scenes that come with the package, beside all baselines."""
+    """Score a policy, or anybody's rollouts, on frozen simulated scenes, beside all baselines.
+
+    bundled-1 are six scenes that come with the package; simulated-1 are 48, which are made once, in minutes.
+    """
     from traj_diffusion.evaluation.benchmark import benchmark as run
+    from traj_diffusion.evaluation.benchmark import frozen_scenes
     from traj_diffusion.evaluation.report import report_card
     from traj_diffusion.scene import atomic_path
 
@@ -169,8 +183,11 @@ def benchmark(
         raise click.UsageError("give --policy NAME or --rollouts DIR, not both")
     chosen = folder if folder is not None else policy
     entry = None if chosen is None else entry_of(chosen, out)
+    if name != BENCHMARKS[0]:
+        with progress_bar(None, f"making {name}") as bar:
+            frozen_scenes(name, scenes, workers, lambda done, _: bar.update(done - bar.pos))
     with progress_bar(None, "scenes") as bar:
-        found = run(entry, out, lambda scene: bar.update(1), workers)
+        found = run(entry, out, lambda scene: bar.update(1), workers, name, scenes)
     click.echo(found["table"], nl=False)
     if as_json is not None:
         with atomic_path(as_json) as temporary:

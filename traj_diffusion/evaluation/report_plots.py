@@ -180,7 +180,7 @@ def ranks(run: Run) -> str | None:
         axes.set_xlabel(f"rank of the log among {count - 1} rollouts")
         axes.set_ylabel("share of agents")
         axes.grid(axis="x", visible=False)
-        axes.legend(loc="upper right")
+        _legend(axes, 2)
 
     return _svg(draw)
 

@@ -1,6 +1,7 @@
 """Scene and rollouts in, numbers out: displacement, diversity, safety, multimodality; and `wosac`. Knows no model."""
 
 from traj_diffusion.metrics import wosac
+from traj_diffusion.metrics.conventions import CONVENTIONS, Convention, displacement_as
 from traj_diffusion.metrics.displacement import displacement
 from traj_diffusion.metrics.diversity import diversity
 from traj_diffusion.metrics.figures import Absent, Figure, Figures, Tally
@@ -11,8 +12,10 @@ from traj_diffusion.metrics.safety import safety
 from traj_diffusion.metrics.score import Mean, SceneScore, Summary, score, summarise, table
 
 __all__ = [
+    "CONVENTIONS",
     "Absent",
     "AgentSet",
+    "Convention",
     "Figure",
     "Figures",
     "Matched",
@@ -22,6 +25,7 @@ __all__ = [
     "Tally",
     "budget_curve",
     "displacement",
+    "displacement_as",
     "diversity",
     "match",
     "multimodality",

@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float64
 
 from traj_diffusion.errors import BadRollouts
 from traj_diffusion.geometry import to_local
-from traj_diffusion.metrics.figures import Absent, Figure, Figures, Tally
+from traj_diffusion.metrics.figures import Absent, Figure, Figures, Tally, absent, tally
 from traj_diffusion.metrics.matching import AgentSet, Matched
+from traj_diffusion.metrics.soft import soft_figures
 from traj_diffusion.scene import AgentKind
 
 HORIZONS = (3.0, 5.0, 8.0)
@@ -49,6 +50,8 @@ def displacement(
     - `joint_miss_rate_womd`, `marginal_...`: share of agents beyond WOMD's lateral or longitudinal threshold, in the
       frame of the logged heading at the horizon; at 3, 5 and 8 s only. `.../any` instead of a horizon: beyond it at any
       of the horizons that are asked for. [0, 1]
+    - `joint_soft_min_ade`, `joint_soft_min_fde`, `marginal_...`: see `soft.soft_minimum`. [0, inf) m
+    - `soft_miss_rate_argoverse`, `soft_miss_rate_womd`: share missed by one rollout drawn by its weight. [0, 1]
     - `joint_brier_min_fde`, `marginal_...`: error of the rollout with the least final error, plus (1 - p)^2 with p its
       weight among the K (Wilson et al. 2021, brier-minFDE). [0, inf)
 
@@ -77,7 +80,7 @@ def displacement(
                 continue
             found |= _at_horizon(matched, error, steps, subset, horizon, weights, tail)
         if horizon in WOMD_MISS and steps <= error.shape[2]:
-            missed_any |= _womd_missed(matched, samples, steps, horizon)
+            missed_any |= womd_missed(matched, samples, steps, horizon)
             valid_all &= matched.log_valid[:, steps - 1]
         else:
             valid_all[:] = False
@@ -90,9 +93,10 @@ def displacement(
 
 
 def _names(horizon: float) -> list[str]:
-    names = ["min_ade", "min_fde", "miss_rate_argoverse", "brier_min_fde"]
+    names = ["min_ade", "min_fde", "soft_min_ade", "soft_min_fde", "miss_rate_argoverse", "brier_min_fde"]
     names += ["miss_rate_womd"] if horizon in WOMD_MISS else []
-    return ["mean_ade", *(f"{which}_{name}" for which in ("joint", "marginal") for name in names)]
+    single = ["mean_ade", "soft_miss_rate_argoverse", *(["soft_miss_rate_womd"] if horizon in WOMD_MISS else [])]
+    return [*single, *(f"{which}_{name}" for which in ("joint", "marginal") for name in names)]
 
 
 def _why_absent(matched: Matched, steps: int, subset: Bool[np.ndarray, " A"], suffix: str) -> str:
@@ -128,9 +132,20 @@ def _at_horizon(
     )
     found |= _joint_and_marginal("min_fde", fde, ends, tail, not_at_end)
     found |= _joint_and_marginal("miss_rate_argoverse", fde > ARGOVERSE_MISS, ends, tail, not_at_end)
+    missed = None
     if horizon in WOMD_MISS:
-        missed = _womd_missed(matched, len(error), steps, horizon)
+        missed = womd_missed(matched, len(error), steps, horizon)
         found |= _joint_and_marginal("miss_rate_womd", missed, ends, tail, not_at_end)
+    share = np.full(len(error), 1 / len(error)) if weights is None else weights
+    if share.sum() == 0:
+        weighed = [name for name in _names(horizon) if "soft" in name or "brier" in name]
+        return found | absent([f"{name}{tail}" for name in weighed], "all weight is on rollouts beyond the first K")
+    found |= soft_figures("min_ade", ade, seen, share, tail, never) | soft_figures(
+        "min_fde", fde, ends, share, tail, not_at_end
+    )
+    found[f"soft_miss_rate_argoverse{tail}"] = tally(share @ (fde > ARGOVERSE_MISS), ends, not_at_end)
+    if missed is not None:
+        found[f"soft_miss_rate_womd{tail}"] = tally(share @ missed, ends, not_at_end)
     if weights is None:
         return found | {f"{which}_brier_min_fde{tail}": Absent("the rollouts have no weights") for which in _BOTH}
     if not ends.any():
@@ -160,7 +175,7 @@ def _joint_and_marginal(
     return {f"joint_{name}{tail}": joint, f"marginal_{name}{tail}": marginal}
 
 
-def _womd_missed(matched: Matched, samples: int, steps: int, horizon: float) -> Bool[np.ndarray, "K A"]:
+def womd_missed(matched: Matched, samples: int, steps: int, horizon: float) -> Bool[np.ndarray, "K A"]:
     """Return who lies beyond WOMD's thresholds at the horizon, in the frame of the logged heading there."""
     lateral, longitudinal = WOMD_MISS[horizon]
     velocity = matched.scene.agents.velocity[matched.rows, matched.scene.current_index]

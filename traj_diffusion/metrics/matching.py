@@ -14,6 +14,7 @@ class AgentSet(StrEnum):
     """Whom a metric counts. Everyone simulated still takes part, as somebody to collide with for instance."""
 
     EVALUATED = "to_predict + ego"  # the evaluated agents of WOMD's Sim Agents challenge
+    TO_PREDICT = "to predict"  # without the ego, as in motion forecasting
     SIMULATED = "all simulated"  # everyone valid at the current index, as in its scenario-generation track
 
 
@@ -59,7 +60,7 @@ class Matched:
         if which is AgentSet.SIMULATED:
             return np.ones(len(self.rows), bool)
         chosen = self.scene.agents.to_predict.copy()
-        if self.scene.ego is not None:
+        if which is AgentSet.EVALUATED and self.scene.ego is not None:
             chosen[self.scene.ego] = True
         return chosen[self.rows]
 
@@ -93,7 +94,7 @@ def match(scene: Scene, rollouts: Rollouts, steps: int | None = None) -> Matched
     _require(rollouts.runs > 0, f"{where}: there is no run in them")
     held = rollouts.valid.shape[2]
     steps = held if steps is None else steps
-    _require(0 < steps <= held, f"{where}: {held} steps per run; {steps} or more, at least 1, fit")
+    _require(0 < steps <= held, f"{where}: {held} steps per run; {max(steps, 1)} or more fit")
     rows = scene.sim_agents
     order = _order(where, agents.id[rows], rollouts.agent_id)
     kind = agents.kind[rows]

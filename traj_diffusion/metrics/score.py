@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from traj_diffusion.errors import BadInput
+from traj_diffusion.metrics.conventions import CONVENTIONS, displacement_as
 from traj_diffusion.metrics.displacement import HORIZONS, displacement
 from traj_diffusion.metrics.diversity import diversity
 from traj_diffusion.metrics.figures import Absent, Figures, Tally
@@ -109,6 +110,8 @@ def score(
     figures = displacement(matched, samples, horizons, agents)
     for metric in (diversity, multimodality, route_modes, safety):
         figures |= metric(matched, agents)
+    for benchmark in CONVENTIONS:
+        figures |= displacement_as(matched, benchmark)
     return SceneScore.of(scene.id, figures)
 
 
