@@ -52,7 +52,7 @@ class CarlaView:
 
     def signals(self) -> tuple[list[int], list[Float64[np.ndarray, " 3"]], list[LightState]]:
         """Return the controlled lanes by their map ids, where their traffic stops, and what their lights show now."""
-        states = [LIGHTS.get(_name(light.get_state()), LightState.UNKNOWN) for _, _, light in self._lights]
+        states = [LIGHTS.get(light.get_state().name, LightState.UNKNOWN) for _, _, light in self._lights]
         return [lane for lane, _, _ in self._lights], [stop for _, stop, _ in self._lights], states
 
     def transform(self, body: Body, x: float, y: float, heading: float) -> Any:
@@ -140,8 +140,3 @@ def kind_of(actor: Any) -> AgentKind:
     if str(actor.type_id).startswith("walker."):
         return AgentKind.PEDESTRIAN
     return AgentKind.CYCLIST if actor.attributes.get("base_type", "").lower() == "bicycle" else AgentKind.VEHICLE
-
-
-def _name(state: Any) -> str:
-    """Return the name of a light's state: CARLA's own enum spells it, others qualify it."""
-    return str(state).rsplit(".", 1)[-1]

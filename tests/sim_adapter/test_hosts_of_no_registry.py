@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from traj_diffusion.datasets import read_scenes
 from traj_diffusion.errors import HostError, MissingExtra, MissingSource
 from traj_diffusion.policies import ConstantVelocity, DiffusionPolicy, IdmFollower
 from traj_diffusion.scene import AgentKind, MapKind, Scene
 from traj_diffusion.sim_adapter import TrafficModel
-from traj_diffusion.testing import WitnessedTraffic, busy_scene, crossing, nuplan_fake, waymax_fake
+from traj_diffusion.testing import WitnessedTraffic, crossing, nuplan_fake, waymax_fake
 
 HOSTS = {"waymax": "waymo-research/waymax", "nuplan": "motional/nuplan-devkit", "navsim": "autonomousvision/navsim"}
+
+
+def recorded() -> Scene:
+    """Return a bundled scene, whose agents come and go, with lights."""
+    return next(iter(read_scenes("bundled")))
 
 
 def host(name: str) -> Any:
@@ -50,7 +56,7 @@ def not_the_sdc(state: Any) -> np.ndarray:
 
 
 def test_waymax_objects_go_where_the_traffic_says_and_the_host_keeps_the_contract(waymax: Any) -> None:
-    scene = busy_scene()
+    scene = recorded()
     witness = WitnessedTraffic(IdmFollower())
     actor = waymax.TrafficActor(witness, not_the_sdc)
     assert actor.name == "traj_diffusion idm"
@@ -81,7 +87,7 @@ def test_a_waymax_actor_goes_on_from_the_state_that_it_is_handed(waymax: Any, ra
 
 
 def test_waymax_lights_and_map_arrive_and_what_does_not_fit_is_refused(waymax: Any) -> None:
-    scene = busy_scene()
+    scene = recorded()
     actor = waymax.TrafficActor(TrafficModel(ConstantVelocity()), not_the_sdc)
     state = waymax_fake.state_of(scene)
     episode = actor.init(None, state)._episode
@@ -107,14 +113,9 @@ def test_waymax_lights_and_map_arrive_and_what_does_not_fit_is_refused(waymax: A
 
 @pytest.fixture
 def scenario(monkeypatch: pytest.MonkeyPatch) -> nuplan_fake.FakeScenario:
-    made = nuplan_fake.FakeScenario(with_ego(busy_scene()))
+    made = nuplan_fake.FakeScenario(recorded())
     nuplan_fake.install(monkeypatch, made)
     return made
-
-
-def with_ego(scene: Scene) -> Scene:
-    assert scene.ego is not None
-    return scene
 
 
 def test_nuplan_agents_are_driven_from_where_the_log_has_them_and_cones_stay(

@@ -16,7 +16,7 @@ from typing import Any
 class FakeActor:
     """A vehicle or walker. `offset` is where the middle of its box is, seen from its origin."""
 
-    is_dormant = False
+    is_dormant, is_alive = False, True
 
     def __init__(self, server: "FakeCarla", name: int, type_id: str, transform: Any, base_type: str = "car") -> None:
         api = server.api
@@ -27,6 +27,7 @@ class FakeActor:
         self.bounding_box = SimpleNamespace(location=offset, extent=half)
         self._api, self._transform = api, transform
         self.velocity, self.physics = api.Vector3D(x=0.0, y=0.0, z=0.0), True
+        self._server, self.constant = server, False
 
     def get_transform(self) -> Any:
         """Return a copy, as CARLA does."""
@@ -51,6 +52,22 @@ class FakeActor:
     def set_target_velocity(self, velocity: Any) -> None:
         """Go on that way."""
         self.velocity = velocity
+
+    def enable_constant_velocity(self, velocity: Any) -> None:
+        """Go on at this velocity, which is in the actor's own frame."""
+        self.constant = True
+        ahead, right = self._transform.get_forward_vector(), self._transform.get_right_vector()
+        x, y = (velocity.x * getattr(ahead, axis) + velocity.y * getattr(right, axis) for axis in "xy")
+        self.velocity = self._api.Vector3D(x=x, y=y, z=0.0)
+
+    def disable_constant_velocity(self) -> None:
+        """Roll on."""
+        self.constant = False
+
+    def destroy(self) -> bool:
+        """Leave the world."""
+        self.is_alive = False
+        return self._server.actors.pop(self.id, None) is not None
 
     def advance(self, dt: float) -> None:
         """Go on for `dt` seconds."""
@@ -119,7 +136,7 @@ class FakeCarla:
         self.actors: dict[int, Any] = {}
         self.commands: list[Any] = []
         self.refused: dict[int, str] = {}
-        self.time, self.dead = 0.0, False
+        self.time, self.dead, self._count = 0.0, False, 99
 
     def add(
         self, type_id: str, x: float, y: float, yaw: float, speed: float = 0.0, base_type: str = "car"
@@ -129,7 +146,7 @@ class FakeCarla:
         road = self.map.get_waypoint(here, True, self.api.LaneType.Any)
         here.z = road.transform.location.z
         transform = self.api.Transform(here, self.api.Rotation(pitch=0.0, yaw=float(yaw), roll=0.0))
-        actor = FakeActor(self, 100 + len(self.actors), type_id, transform, base_type)
+        actor = FakeActor(self, self._next(), type_id, transform, base_type)
         ahead = transform.get_forward_vector()
         actor.velocity = self.api.Vector3D(x=ahead.x * speed, y=ahead.y * speed, z=0.0)
         self.actors[actor.id] = actor
@@ -137,7 +154,7 @@ class FakeCarla:
 
     def add_light(self, sign: str) -> FakeLight:
         """Return a new light that is the signal of that id in OpenDRIVE."""
-        light = FakeLight(self, 100 + len(self.actors), sign)
+        light = FakeLight(self, self._next(), sign)
         self.actors[light.id] = light
         return light
 
@@ -179,8 +196,9 @@ class FakeCarla:
         return SimpleNamespace(timestamp=SimpleNamespace(elapsed_seconds=self.time))
 
     def get_blueprint_library(self) -> Any:
-        """Return blueprints by their names."""
-        return SimpleNamespace(find=lambda name: SimpleNamespace(id=name))
+        """Return blueprints by their names; a pattern finds one car."""
+        car = SimpleNamespace(id="vehicle.fake")
+        return SimpleNamespace(find=lambda name: SimpleNamespace(id=name), filter=lambda pattern: [car])
 
     def try_spawn_actor(self, blueprint: Any, transform: Any) -> FakeActor | None:
         """Return a new actor, None where another one is within 2 m."""
@@ -198,6 +216,10 @@ class FakeCarla:
                 actor.advance(self.settings.fixed_delta_seconds or 0.05)
         return round(self.time * 1000)
 
+    def _next(self) -> int:
+        self._count += 1
+        return self._count
+
     def _alive(self) -> None:
         if self.dead:
             raise RuntimeError("time-out of 5000ms while waiting for the simulator,\n make sure it is ready")
@@ -209,7 +231,7 @@ class FakeCarla:
         if not error:
             actor = self.actors[name]
             if kind == "DestroyActor":
-                del self.actors[name]
+                actor.destroy()
             elif kind == "ApplyTransform":
                 actor.set_transform(command.transform)
             elif kind == "ApplyTargetVelocity":
