@@ -50,7 +50,7 @@ def test_without_the_extra_export_and_runtimes_say_what_to_install(
 ) -> None:
     monkeypatch.setattr("traj_diffusion.policies.export.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'traj-diffusion\[onnx\]'"):
-        export_model(load_model("tiny").model, "tiny", tmp_path / "out")
+        export_model(load_model().model, "any", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr("traj_diffusion.policies.runtime.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'traj-diffusion\[openvino\]'"):
@@ -72,10 +72,10 @@ pytestmark = [pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore")]  
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("export") / "tiny"
-    done = CliRunner().invoke(cli, ["export", "tiny", "--out", str(folder)], catch_exceptions=False)
+    folder = tmp_path_factory.mktemp("export") / "model"
+    done = CliRunner().invoke(cli, ["export", "--out", str(folder)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("tiny -> ")
+    assert done.output.startswith(f"{load_model().name} -> ")
     return folder
 
 
@@ -89,7 +89,7 @@ def request_of(scene: Scene, policy: DiffusionPolicy, futures: int) -> PlanReque
 @pytest.mark.parametrize("runtime", installed)
 @torch.no_grad()
 def test_parity_with_torch_at_every_denoising_step_of_every_bundled_scene(exported: Path, runtime: str) -> None:
-    ours, theirs = load_model("tiny", steps=STEPS), RuntimeModel(exported, runtime)
+    ours, theirs = load_model(steps=STEPS), RuntimeModel(exported, runtime)
     grid = uniform_grid(ours._schedule, STEPS)
     for scene in read_scenes("bundled"):
         request = request_of(scene, ours, 8)
@@ -118,7 +118,7 @@ def test_parity_with_torch_at_every_denoising_step_of_every_bundled_scene(export
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (1, 1, 1, 0), (1, 300, 700, 40), (8, 3, 40, 2)])
 @torch.no_grad()
 def test_sizes_that_were_not_traced_work(exported: Path, runtime: str, sizes: tuple[int, int, int, int]) -> None:
-    ours, theirs = load_model("tiny").model, RuntimeModel(exported, runtime)
+    ours, theirs = load_model().model, RuntimeModel(exported, runtime)
     c, map_ = example(*sizes, ours.config.history_steps)
     scattered = torch.Generator().manual_seed(0)
     c = replace(
@@ -138,28 +138,28 @@ def test_sizes_that_were_not_traced_work(exported: Path, runtime: str, sizes: tu
 def test_the_policy_drives_in_another_runtime_as_it_does_in_torch(exported: Path, runtime: str) -> None:
     scene = next(iter(read_scenes("bundled")))
     policy = load_exported(exported, runtime, steps=2)
-    assert policy.name == f"tiny-{runtime}"
-    assert policy.fingerprint != load_model("tiny", steps=2).fingerprint
+    assert policy.name == f"{load_model().name}-{runtime}"
+    assert policy.fingerprint != load_model(steps=2).fingerprint
     runs = rollout(scene, policy, rollouts=2, seed=1)
     again = rollout(scene, policy, rollouts=2, seed=1)
     assert np.array_equal(runs.position, again.position), "the same seed gives the same bits in one runtime"
     fewer = rollout(scene, policy, rollouts=1, seed=1)
     assert np.array_equal(runs.position[:1], fewer.position), "more runs leave the first ones as they were"
-    torch_runs = rollout(scene, load_model("tiny", steps=2), rollouts=2, seed=1)
+    torch_runs = rollout(scene, load_model(steps=2), rollouts=2, seed=1)
     assert np.median(np.abs(runs.position - torch_runs.position)) < 0.01
 
 
 @needs_onnx
 def test_an_exported_folder_is_a_policy_by_its_path_and_by_measurement(exported: Path) -> None:
     assert is_exported(exported)
-    assert load_policy(str(exported)).name == "tiny-onnx"
-    assert load_exported(exported, "fastest").name in {f"tiny-{name}" for name in RUNTIMES}
+    assert load_policy(str(exported)).name == f"{load_model().name}-onnx"
+    assert load_exported(exported, "fastest").name in {f"{load_model().name}-{name}" for name in RUNTIMES}
 
 
 @needs_onnx
 def test_model_json_holds_what_a_sampler_elsewhere_needs(exported: Path) -> None:
     said = json.loads((exported / "model.json").read_text(encoding="utf-8"))
-    model = load_model("tiny").model
+    model = load_model().model
     assert said["action_scale"] == pytest.approx(model.action_scale.numpy())
     assert said["parameterisation"] == model.config.parameterisation
     levels = said["schedule"]
