@@ -113,8 +113,9 @@ def runtimes(found: dict[str, Any]) -> str:
     """Return the table of runtimes."""
     lines = [
         f"`{found['policy']}`, {found['agents']} agents, {found['futures']} futures, {found['steps']} steps; the least "
-        f"of {found['repeats']} repeats in turns on {found['cores']} cores at a load of {found['load']:.1f}. CPU time is "
-        "the fairer one on a busy machine. Off: the largest difference to torch's prediction, in normalised actions.",
+        f"of {found['repeats']} repeats in turns on {found['cores']} cores at a load of {found['load']:.1f}. CPU "
+        "time is the fairer one on a busy machine. Off: the largest difference to torch's prediction, in normalised "
+        "actions.",
         "",
         "| runtime | threads | step: CPU, ms | on the clock, ms | plan: CPU, ms | on the clock, ms | off |",
         "| --- | --- | --- | --- | --- | --- | --- |",
