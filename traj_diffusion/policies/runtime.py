@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from traj_diffusion.datasets.conditioning import Conditioning, MapTensors
@@ -35,8 +35,8 @@ TRIES = 5  # of a step, to find out which runtime is the fastest
 TRIED_AGENTS = 16
 
 
-class RuntimeModel:
-    """Three ONNX files behind the interface of `TrafficDiffusion`. On the CPU, for inference only.
+class RuntimeModel(TrafficDiffusion):
+    """A network whose three parts run from ONNX files; its own weights are empty. On the CPU, for inference only.
 
     Each call runs in `threads` threads; the policy calls from several at once. The numbers differ from torch's by
     rounding (docs/adapter.md has by how much), so a run repeats itself bit for bit in one runtime, not across them.
@@ -49,32 +49,34 @@ class RuntimeModel:
             raise BadConfig(f"runtime {runtime!r} is unknown; known: {', '.join(RUNTIMES)}")
         if find_spec(RUNTIMES[runtime]) is None:
             raise MissingExtra(RUNTIMES[runtime], runtime)
-        self.folder, self.runtime = Path(folder), runtime
-        said = _read(self.folder)
+        said = _read(Path(folder))
         try:
-            self.config = ModelConfig(**said["config"])
-            self._inputs = {part: file["inputs"] for part, file in said["files"].items()}
-            paths = {part: self.folder / file["file"] for part, file in said["files"].items()}
-            wanted = {part: file["sha256"] for part, file in said["files"].items()}
-            self._twin, self._template = _twin(self.config, torch.tensor(said["action_scale"]))
+            scale, files = torch.tensor(said["action_scale"]), said["files"]
+            with torch.device("meta"), torch.no_grad():
+                super().__init__(ModelConfig(**said["config"]))
+                c, map_ = example(1, 1, 1, 1, self.config.history_steps, "meta")
+                # What the network would hand on of a scene: its structure, without values.
+                self._template = super().encode(c, map_, super().encode_map(map_))
+            if self.action_scale.shape != scale.shape:
+                raise ValueError(f"action_scale has shape {list(scale.shape)}, not {list(self.action_scale.shape)}")
+            paths = {part: Path(folder, files[part]["file"]) for part in ("map", "scene", "step")}
+            digests = {part: files[part]["sha256"] for part in paths}
+            self._inputs = {part: files[part]["inputs"] for part in paths}
+            outputs = files["scene"]["outputs"]
         except (KeyError, TypeError, ValueError) as error:
-            raise BadCheckpoint(f"{self.folder}/model.json does not fit this release: {error}") from error
+            raise BadCheckpoint(f"{folder}/model.json does not fit this release: {error}") from error
+        if outputs != [f"prepared.{name}" for name, _ in leaves(self._template)]:
+            raise BadCheckpoint(f"{folder}: exported from a network of another structure; export it again")
         for part, path in paths.items():
-            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != wanted[part]:
+            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digests[part]:
                 raise BadCheckpoint(f"{path}: absent, or not the file that model.json was written for; export it again")
-        self._digest = torch.tensor([int(digest[:15], 16) for digest in wanted.values()])
+        self.action_scale, self.runtime = scale, runtime
+        self._digest = torch.tensor([int(digest[:15], 16) for digest in digests.values()])
         started = _onnxruntime if runtime == "onnx" else _openvino
         self._calls = {part: started(path, threads) for part, path in paths.items()}
-        names = [f"prepared.{name}" for name, _ in leaves(self._template)]
-        if said["files"]["scene"]["outputs"] != names:
-            raise BadCheckpoint(f"{self.folder}: exported from a network of another structure; export it again")
+        self.eval()
 
-    @property
-    def action_scale(self) -> Float[Tensor, "kinds 3"]:
-        """Physical actions per normalised one, by kind of agent."""
-        return self._twin.action_scale
-
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self, *args: Any, **more: Any) -> dict[str, Tensor]:
         """Return what tells this model from others: digests of its files. The weights themselves are in there."""
         runtime = torch.tensor([*self.runtime.encode()])
         return {"files": self._digest, "runtime": runtime, "action_scale": self.action_scale}
@@ -84,27 +86,22 @@ class RuntimeModel:
         (tokens,) = self._run("map", _fields(tensors))
         return tokens
 
-    def encode(self, c: Conditioning, tensors: MapTensors, map_tokens: Float[Tensor, "b M d"]) -> Prepared:
-        """Return the scene as the denoiser wants it; once per tick."""
+    def encode(
+        self, c: Conditioning, tensors: MapTensors, map_tokens: Float[Tensor, "b M d"], focus: int | None = None
+    ) -> Prepared:
+        """Return the scene as the denoiser wants it, of all agents; once per tick. Raises ValueError for a `focus`."""
+        if focus is not None:
+            raise ValueError("an exported network encodes all agents; a focus is for training")
         flat = self._run("scene", [*_fields(c), *_fields(tensors), map_tokens])
-        return cast(Prepared, rebuilt(self._template, flat))
+        rebuilt_scene: Prepared = rebuilt(self._template, flat)
+        return rebuilt_scene
 
-    def __call__(
+    def forward(
         self, x_t: Float[Tensor, "B A K k 3"], t: Float[Tensor, "B A K"], scene: Prepared
     ) -> Float[Tensor, "B A K k 3"]:
         """Return what the network predicts for x_t at diffusion time t."""
         (prediction,) = self._run("step", [x_t, t, *(value for _, value in leaves(scene))])
         return prediction
-
-    forward = __call__
-
-    def normalise(self, action: Float[Tensor, "B A *rest 3"], kind: Int[Tensor, "B A"]) -> Float[Tensor, "B A *rest 3"]:
-        """Return x0 of physical actions."""
-        return self._twin.normalise(action, kind)
-
-    def denormalise(self, x0: Float[Tensor, "B A *rest 3"], kind: Int[Tensor, "B A"]) -> Float[Tensor, "B A *rest 3"]:
-        """Return physical actions of x0."""
-        return self._twin.denormalise(x0, kind)
 
     def _run(self, part: str, flat: list[Tensor]) -> list[Tensor]:
         arrays = {name: value.contiguous().numpy() for name, value in zip(self._inputs[part], flat, strict=True)}
@@ -123,7 +120,7 @@ def load_exported(
         runtime = min(took := step_times(folder), key=took.__getitem__)
     model = RuntimeModel(folder, runtime)
     name = f"{_read(Path(folder))['name']}-{runtime}"
-    return DiffusionPolicy(cast(TrafficDiffusion, model), name, steps, warm)
+    return DiffusionPolicy(model, name, steps, warm)
 
 
 def step_times(folder: str | Path, threads: int = 1) -> dict[str, float]:
@@ -168,18 +165,6 @@ def _read(folder: Path) -> dict[str, Any]:
             f"{said.get('version')}; this release reads {SCHEMA_VERSION}"
         )
     return said
-
-
-def _twin(config: ModelConfig, scale: Tensor) -> tuple[TrafficDiffusion, Prepared]:
-    """Return a network without weights that knows the scale of actions, and what it would hand on of a scene."""
-    with torch.device("meta"), torch.no_grad():
-        network = TrafficDiffusion(config).eval()
-        c, map_ = example(1, 1, 1, 1, config.history_steps, "meta")
-        prepared = network.encode(c, map_, network.encode_map(map_))
-    if network.action_scale.shape != scale.shape:
-        raise ValueError(f"action_scale has shape {list(scale.shape)}, not {list(network.action_scale.shape)}")
-    network.action_scale = scale
-    return network, prepared
 
 
 def _fields(value: Any) -> list[Tensor]:
