@@ -27,7 +27,7 @@ OPTIONS: Mapping[str, Any] = {"policy": "tiny", "futures": 1, "replan_every": 5}
 logger = logging.getLogger(__name__)
 
 
-class TrajDiffusionBackend(TrafficBackend):  # type: ignore[misc]
+class TrajDiffusionBackend(TrafficBackend):
     """Drives the scenario's vehicles (those that the run does not keep for itself) and the background it is asked for.
 
     Each vehicle keeps its physics: before a tick it is put one step before where it shall be and given the velocity
@@ -36,6 +36,16 @@ class TrajDiffusionBackend(TrafficBackend):  # type: ignore[misc]
     """
 
     name: ClassVar[str] = NAME
+    _traffic: TrafficModel | None
+    _view: CarlaView | None
+    _adopted: list[Any]
+    _released: list[Any]
+    _skipped: set[int]
+    _background: dict[str, Any]
+    _moving: dict[int, Any]
+    _ids: dict[int, int]
+    _count: int
+    _began: bool
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         unknown = sorted(set(options) - set(OPTIONS))
@@ -143,14 +153,9 @@ class TrajDiffusionBackend(TrafficBackend):  # type: ignore[misc]
         return {**super().describe(), **self._options, "seed": self._seed}
 
     def _forget(self) -> None:
-        self._traffic: TrafficModel | None = None
-        self._view: CarlaView | None = None
-        self._adopted: list[Any] = []
-        self._released: list[Any] = []
-        self._skipped: set[int] = set()
-        self._background: dict[str, Any] = {}
-        self._moving: dict[int, Any] = {}
-        self._ids: dict[int, int] = {}
+        self._traffic, self._view = None, None
+        self._adopted, self._released = [], []
+        self._skipped, self._background, self._moving, self._ids = set(), {}, {}, {}
         self._count, self._began = 0, False
 
     def _driven(self) -> set[int]:

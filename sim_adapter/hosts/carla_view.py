@@ -126,13 +126,12 @@ def body_of(actor: Any) -> Body:
     # The box is taken to stand upright: its height times the sine of pitch or roll is what that is off.
     x = transform.location.x + cos * box.location.x + sin * box.location.y
     y = -transform.location.y + sin * box.location.x - cos * box.location.y
-    size = tuple(
-        2 * half if 0 < half < math.inf else usual
+    length, width, height = (
+        2 * float(half) if 0 < half < math.inf else usual
         for half, usual in zip((box.extent.x, box.extent.y, box.extent.z), USUAL_SIZE[kind], strict=True)
     )
-    return Body(
-        actor, kind, (x, y, transform.location.z + box.location.z), heading, (velocity.x, -velocity.y), (*size[:3],)
-    )
+    centre = x, y, transform.location.z + box.location.z
+    return Body(actor, kind, centre, heading, (velocity.x, -velocity.y), (length, width, height))
 
 
 def kind_of(actor: Any) -> AgentKind:

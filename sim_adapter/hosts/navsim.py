@@ -32,7 +32,7 @@ RADIUS = 150.0  # m of map around where the ego starts
 X, Y, HEADING, VELOCITY_X, VELOCITY_Y = range(5)  # of a row of `simulated_ego_states`: rear axle, velocity in its frame
 
 
-class DrivenTrafficAgents(AbstractTrafficAgentsPolicy):  # type: ignore[misc]
+class DrivenTrafficAgents(AbstractTrafficAgentsPolicy):
     """Drives objects of the given types beside an ego whose path is settled; each call is an episode of its own.
 
     The whole path is given to the traffic beforehand (`GivenFuture`), so the others are sampled to fit it, and the ego

@@ -37,7 +37,7 @@ class Nuplan:
     StateSE2, StateVector2D = StateSE2, StateVector2D
 
 
-class DrivenAgents(AbstractObservation):  # type: ignore[misc]
+class DrivenAgents(AbstractObservation):
     """Drives the objects of the given types that are there when the simulation begins; all others stay logged.
 
     The ego is the planner's. Each iteration is one tick of the traffic, whatever the log's time stamps say, so

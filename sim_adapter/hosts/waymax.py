@@ -33,7 +33,7 @@ HISTORY = 11  # steps
 FIELDS = ("x", "y", "yaw", "vel_x", "vel_y")  # of an action of StateDynamics
 
 
-class TrafficActor(agents.WaymaxActorCore):  # type: ignore[misc]
+class TrafficActor(agents.WaymaxActorCore):
     """Drives the objects that `is_controlled` says of a state, with actions for Waymax's StateDynamics.
 
     The actor's state is the traffic itself: each call goes on from the one that it is handed and leaves that as it

@@ -77,7 +77,12 @@ def example(
     worlds: int, agents: int, pieces: int, lights: int, history: int, device: str = "cpu"
 ) -> tuple[Conditioning, MapTensors]:
     """Return conditioning of these sizes that means nothing, to trace a network with."""
-    yes, whole = {"dtype": torch.bool, "device": device}, {"dtype": torch.long, "device": device}
+
+    def yes(*shape: int) -> Tensor:
+        return torch.ones(shape, dtype=torch.bool, device=device)
+
+    def number(value: int, *shape: int) -> Tensor:
+        return torch.full(shape, value, dtype=torch.long, device=device)
 
     def spread(*shape: int) -> Tensor:
         return torch.linspace(-1, 1, math.prod(shape), device=device).reshape(shape)
@@ -88,20 +93,20 @@ def example(
         speed=spread(worlds, agents, 2),
         velocity=spread(worlds, agents, 2),
         size=spread(worlds, agents, 3),
-        kind=torch.ones(worlds, agents, **whole),
-        valid=torch.ones(worlds, agents, **yes),
+        kind=number(1, worlds, agents),
+        valid=yes(worlds, agents),
         light_pose=spread(worlds, lights, 3),
-        light_state=torch.zeros(worlds, lights, **whole),
-        light_valid=torch.ones(worlds, lights, **yes),
-        route=torch.zeros(worlds, agents, pieces, **whole),
-        light_route=torch.zeros(worlds, agents, lights, **whole),
+        light_state=number(0, worlds, lights),
+        light_valid=yes(worlds, lights),
+        route=number(0, worlds, agents, pieces),
+        light_route=number(0, worlds, agents, lights),
     ), MapTensors(
         points=spread(1, pieces, PIECE_POINTS, 2),
         pose=spread(1, pieces, 3),
         length=spread(1, pieces),
-        code=torch.zeros(1, pieces, **whole),
+        code=number(0, 1, pieces),
         speed_limit=spread(1, pieces),
-        valid=torch.ones(1, pieces, **yes),
+        valid=yes(1, pieces),
     )
 
 
@@ -157,9 +162,9 @@ def _parts(model: TrafficDiffusion) -> dict[str, Part]:
         return network(flat[0], flat[1], rebuilt(prepared, flat[2:]))
 
     return {
-        "map": (_Traced(model, encode_map), *maps, ["map_tokens"]),
-        "scene": (_Traced(model, encode), *scenes, names),
-        "step": (_Traced(model, step), *steps, ["prediction"]),
+        "map": (_Traced(model, encode_map), maps[0], maps[1], ["map_tokens"]),
+        "scene": (_Traced(model, encode), scenes[0], scenes[1], names),
+        "step": (_Traced(model, step), steps[0], steps[1], ["prediction"]),
     }
 
 

@@ -40,5 +40,6 @@ def _rebuilt(template: Any, flat: Iterator[Tensor]) -> Any:
         return next(flat)
     if is_dataclass(template):
         built = {field.name: _rebuilt(getattr(template, field.name), flat) for field in fields(template)}
-        return type(template)(**built)  # type: ignore[arg-type]
+        kind: Any = type(template)
+        return kind(**built)
     return type(template)(_rebuilt(part, flat) for part in template)

@@ -76,7 +76,7 @@ class RuntimeModel(TrafficDiffusion):
         self._calls = {part: started(path, threads) for part, path in paths.items()}
         self.eval()
 
-    def state_dict(self, *args: Any, **more: Any) -> dict[str, Tensor]:
+    def state_dict(self, *args: Any, **more: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """Return what tells this model from others: digests of its files. The weights themselves are in there."""
         runtime = torch.tensor([*self.runtime.encode()])
         return {"files": self._digest, "runtime": runtime, "action_scale": self.action_scale}
