@@ -2,8 +2,8 @@
 
 python -P tools/adapter_page.py [--check]
 
-Benches write JSON and call this: tools/bench_streaming.py, tools/bench_budget.py, tools/fuzz_observations.py,
-tools/long_run.py, tools/bench_hosts.py --endurance.
+Benches write JSON and call this: tools/bench_streaming.py, tools/bench_budget.py, tools/bench_runtimes.py,
+tools/fuzz_observations.py, tools/long_run.py, tools/bench_hosts.py --endurance.
 """
 
 import argparse
@@ -124,9 +124,27 @@ def endurance(found: dict[str, Any]) -> str:
     )
 
 
+def runtimes(found: dict[str, Any]) -> str:
+    """Return the table of runtimes."""
+    lines = [
+        f"`{found['policy']}`, {found['agents']} agents, {found['futures']} futures, {found['steps']} steps; the least "
+        f"of {found['repeats']} repeats in turns on {found['cores']} cores at a load of {found['load']:.1f}. CPU "
+        "time is the fairer one on a busy machine. Off: the largest difference to torch's prediction, in normalised "
+        "actions.",
+        "",
+        "| runtime | threads | step: CPU, ms | on the clock, ms | plan: CPU, ms | on the clock, ms | off |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in found["rows"]:
+        times = " | ".join(f"{row[name]:.1f}" for name in ("step_cpu_ms", "step_ms", "plan_cpu_ms", "plan_ms"))
+        lines.append(f"| {row['runtime']} | {row['threads']} | {times} | {row['off']:.1e} |")
+    return "\n".join(lines) + "\n"
+
+
 BLOCKS: dict[str, Callable[[dict[str, Any]], str]] = {
     "streaming": streaming,
     "budget": budget,
+    "runtimes": runtimes,
     "fuzz_observations": fuzz_observations,
     "long_run": long_run,
     "endurance": endurance,

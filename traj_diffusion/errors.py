@@ -10,6 +10,7 @@ TrajDiffusionError
 │   └── BadConfig             a configuration key or value is unknown
 ├── HostError (RuntimeError)  a simulator refused or died
 ├── MissingExtra (ImportError) an optional package is absent; the message names the command that installs it
+│   └── MissingSource         ... or its source, where no registry has it
 └── TrainingDiverged (RuntimeError) the loss became NaN or infinite; the batch was saved
 
 Each message says what was found, where, and what would fit. ValueError itself stays for wrong arguments.
@@ -58,6 +59,15 @@ class MissingExtra(TrajDiffusionError, ImportError):
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
             f"This needs the package {package!r}, which is not installed: pip install 'traj-diffusion[{extra}]'"
+        )
+
+
+class MissingSource(MissingExtra):
+    """An optional package is absent that no registry has, so no extra can install it."""
+
+    def __init__(self, package: str, source: str) -> None:
+        ImportError.__init__(
+            self, f"This needs the package {package!r}, which no registry has: install it from its source, {source}"
         )
 
 

@@ -63,9 +63,14 @@ def sniff(head: bytes, path: Path) -> bool:
 
 def read(path: Path) -> Iterator[Scene]:
     """Yield the map as a scene of one step without agents. Raises BadFile, or BadRecord naming the element."""
+    yield read_with_lanes(path)[0]
+
+
+def read_with_lanes(path: Path) -> tuple[Scene, dict[Key, int]]:
+    """Return the scene, and the map id of each lane by what OpenDRIVE calls it. Raises BadFile or BadRecord."""
     root = read_tree(Path(path), "OpenDRIVE")
     try:
-        yield _scene(root, Path(path).name.removesuffix(".gz").removesuffix(".xodr"))
+        return _scene(root, Path(path).name.removesuffix(".gz").removesuffix(".xodr"))
     except (BadScene, LookupError, ValueError, OverflowError, shapely.errors.ShapelyError) as error:
         if isinstance(error, BadFile):
             raise
@@ -73,7 +78,7 @@ def read(path: Path) -> Iterator[Scene]:
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # absurd values are `check_scene`'s to name
-def _scene(root: Element, name: str) -> Scene:
+def _scene(root: Element, name: str) -> tuple[Scene, dict[Key, int]]:
     roads = read_roads(root)
     points = sum((len(s.lanes) + 1) * (s.end - s.s) / SPACING for road in roads.values() for s in road.sections)
     if points > MAX_SAMPLES:
@@ -83,8 +88,8 @@ def _scene(root: Element, name: str) -> Scene:
         add(report, "geographic reference not applied, positions in the file's own frame")
     if any(True for _ in root.iter("crossfall")) or root.find("road/lateralProfile/shape") is not None:
         add(report, "profiles across the road (crossfall, shape), dropped")
-    map_, lights = _Builder(root, roads, report).build()
-    return check_scene(
+    map_, lights, lanes = _Builder(root, roads, report).build()
+    scene = check_scene(
         Scene(
             id=name,
             source="opendrive",
@@ -98,6 +103,7 @@ def _scene(root: Element, name: str) -> Scene:
             report=tuple(report.items()),
         )
     )
+    return scene, lanes
 
 
 def nobody(steps: int) -> Agents:
@@ -132,7 +138,7 @@ class _Builder:
             for other in others:
                 self.before.setdefault(other, []).append(key)
 
-    def build(self) -> tuple[Map, Lights]:
+    def build(self) -> tuple[Map, Lights, dict[Key, int]]:
         for road in self.roads.values():
             for number, section in enumerate(road.sections):
                 if section.end - section.s > 1e-3:
@@ -150,7 +156,9 @@ class _Builder:
                 for lane in item.lanes:
                     self.built.link("controls", _name(lane))
         map_ = self.built.build(self.report, Origin.DERIVED)
-        return map_, self._lights(map_, [item for item in found if isinstance(item, Light)])
+        id_of = dict(zip(self.built.names, map_.id.tolist(), strict=True))
+        lights = self._lights(map_, [item for item in found if isinstance(item, Light)])
+        return map_, lights, {key: id_of[_name(key)] for key in self.centres}
 
     def _successors(self, joined: Iterator[tuple[tuple[Key, int], tuple[Key, int]]]) -> dict[Key, list[Key]]:
         """Return the lanes that each lane's traffic goes on to."""

@@ -179,6 +179,11 @@ def _map(features: dict[str, Values], report: Report) -> Map:
     number = _numbers(features, "roadgraph_samples/id", count)
     valid = _numbers(features, "roadgraph_samples/valid", count) == 1
     add(report, "the map fills its record and may have been cut", int(count > 0 and bool(valid.all())))
+    return map_of_samples(kind, xyz, number, valid, report)
+
+
+def map_of_samples(kind: np.ndarray, xyz: np.ndarray, number: np.ndarray, valid: np.ndarray, report: Report) -> Map:
+    """Return the map that `roadgraph_samples` are points of: types [P], places [P, 3], ids [P], valid or not [P]."""
     known = valid & np.isin(kind, list(_TYPES))
     add(report, "road samples of no known type, dropped", int((valid & ~known).sum()))
     kind, xyz, number = kind[known], xyz[known], number[known]

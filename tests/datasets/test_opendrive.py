@@ -272,7 +272,8 @@ def tapers(file: Path) -> shapely.Geometry:
 @pytest.mark.data
 def test_a_map_and_the_net_that_sumo_makes_of_it_agree_within_20_cm(shared: Path, tmp_path: Path) -> None:
     # Inside junctions netconvert draws connections of its own, and lanes of a net have one width from end to end: both
-    # are left out. The largest distance of all is then 2.5 cm, the middle one below 5 mm.
+    # are left out. Such tapers are 13 % of the lanes of the roundabout; no other map has any. The largest distance is
+    # then 2.5 cm, the middle one below 5 mm.
     pytest.importorskip("sumo")
     from traj_diffusion.datasets.synthesis.tools import netconvert
 
@@ -287,7 +288,7 @@ def test_a_map_and_the_net_that_sumo_makes_of_it_agree_within_20_cm(shared: Path
         points = shapely.points(np.concatenate(along))
         points = points[~shapely.intersects(points, tapers(file))]
         away = shapely.distance(points, shapely.union_all([shapely.LineString(line) for line in ours]))
-        assert len(points) > 0.5 * sum(len(line) for line in along)
+        assert len(points) > 0.85 * sum(len(line) for line in along)
         assert away.max() < 0.2, f"{file.name}: {np.quantile(away, [0.5, 0.9, 0.99, 1])}"
         # And back: all of our lanes that lie on the net's edges are there, none is made up.
         edges = shapely.union_all([shapely.LineString(line).buffer(1.0, cap_style="flat") for line in theirs])

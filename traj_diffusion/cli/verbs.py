@@ -7,6 +7,7 @@ import click
 
 from traj_diffusion.cli.bars import progress_bar
 from traj_diffusion.cli.doctor import doctor
+from traj_diffusion.cli.export import export
 from traj_diffusion.cli.scores import benchmark, evaluate
 from traj_diffusion.cli.serve import serve
 from traj_diffusion.cli.train import train
@@ -124,4 +125,4 @@ def prepare(sources: tuple[str, ...], out: Path, workers: int | None, ray: str |
         raise SystemExit(1)
 
 
-VERBS = (rollout, evaluate, benchmark, inspect, synthesize, prepare, train, doctor, serve)
+VERBS = (rollout, evaluate, benchmark, inspect, synthesize, prepare, train, doctor, serve, export)

@@ -6,6 +6,7 @@ from traj_diffusion.errors import BadConfig
 from traj_diffusion.policies.diffusion import DEFAULT_STEPS, DiffusionPolicy, load_model
 from traj_diffusion.policies.idm import IdmFollower
 from traj_diffusion.policies.lean import Guidance
+from traj_diffusion.policies.runtime import is_exported, load_exported
 from traj_diffusion.policies.simple import ConstantVelocity, Stationary
 from traj_diffusion.policies.turning import ConstantTurnRate
 from traj_diffusion.scene import Policy
@@ -19,12 +20,14 @@ BASELINES: Mapping[str, Callable[[], Policy]] = {
 
 
 def load_policy(name: str, steps: int | None = None) -> Policy:
-    """Return a baseline by its name, or the diffusion policy of a bundled checkpoint or a checkpoint file.
+    """Return a baseline by its name, or the diffusion policy of a bundled checkpoint, a file, or an exported folder.
 
-    `steps` are denoising steps; baselines have none.
+    `steps` are denoising steps; baselines have none. What was exported runs in onnxruntime (see `load_exported`).
     """
     if name in BASELINES:
         return BASELINES[name]()
+    if is_exported(name):
+        return load_exported(name, steps=steps or DEFAULT_STEPS)
     try:
         return load_model(name, steps=steps or DEFAULT_STEPS)
     except ValueError as error:
@@ -39,6 +42,7 @@ __all__ = [
     "Guidance",
     "IdmFollower",
     "Stationary",
+    "load_exported",
     "load_model",
     "load_policy",
 ]

@@ -1,0 +1,149 @@
+"""A stand-in for Waymax, which no registry has: **a fake** with the names and shapes of its published signatures.
+
+`install(monkeypatch)` puts it in the place of the package `waymax`; `state_of(scene)` is a SimulatorState of a scene,
+and `advance` what its environment with StateDynamics does with an action. Arrays are numpy's instead of jax's.
+"""
+
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from traj_diffusion.scene import MapKind, Scene
+
+# `MapElementIds`: lanes from 0, lines from 5, edges from 14, each in the order of its enum; then the rest.
+_FIRST = {MapKind.LANE: 0, MapKind.ROAD_LINE: 5, MapKind.ROAD_EDGE: 14}
+_OTHER = {MapKind.STOP_SIGN: 17, MapKind.CROSSWALK: 18, MapKind.SPEED_BUMP: 19, MapKind.DRIVEWAY: 20}
+FIELDS = ("x", "y", "z", "vel_x", "vel_y", "yaw", "valid", "length", "width", "height")
+
+
+class WaymaxActorCore(ABC):
+    """`waymax.agents.WaymaxActorCore`."""
+
+    @abstractmethod
+    def init(self, rng: Any, state: Any) -> Any:
+        """Return the actor's state."""
+
+    @abstractmethod
+    def select_action(self, params: Any, state: Any, actor_state: Any, rng: Any) -> Any:
+        """Return a WaymaxActorOutput."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Return its name."""
+
+
+@dataclass(frozen=True)
+class WaymaxActorOutput:
+    """`waymax.agents.WaymaxActorOutput`."""
+
+    actor_state: Any
+    action: Any
+    is_controlled: Any
+
+
+@dataclass
+class Action:
+    """`waymax.datatypes.Action`: data [objects, 5], valid [objects, 1]."""
+
+    data: Any
+    valid: Any
+
+
+@dataclass
+class SimulatorState:
+    """`waymax.datatypes.SimulatorState`, without paths."""
+
+    sim_trajectory: Any
+    log_trajectory: Any
+    log_traffic_light: Any
+    object_metadata: Any
+    timestep: Any
+    roadgraph_points: Any = None
+    shape: tuple[int, ...] = ()
+
+
+def install(monkeypatch: Any) -> None:
+    """Let `import waymax` find the fake until the test ends."""
+    package = ModuleType("waymax")
+    agents, datatypes = ModuleType("waymax.agents"), ModuleType("waymax.datatypes")
+    agents.WaymaxActorCore, agents.WaymaxActorOutput = WaymaxActorCore, WaymaxActorOutput  # type: ignore[attr-defined]
+    datatypes.Action = Action  # type: ignore[attr-defined]
+    package.agents, package.datatypes = agents, datatypes  # type: ignore[attr-defined]
+    for module in (package, agents, datatypes):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.delitem(sys.modules, "traj_diffusion.sim_adapter.hosts.waymax", raising=False)
+
+
+def state_of(scene: Scene) -> SimulatorState:
+    """Return the state of a simulation that has replayed a scene up to its current index."""
+    agents, now = scene.agents, scene.current_index
+    logged = SimpleNamespace(
+        x=agents.position[..., 0].astype(np.float32),
+        y=agents.position[..., 1].astype(np.float32),
+        z=agents.position[..., 2].astype(np.float32),
+        vel_x=agents.velocity[..., 0],
+        vel_y=agents.velocity[..., 1],
+        yaw=agents.heading,
+        valid=agents.valid,
+        length=agents.size[..., 0],
+        width=agents.size[..., 1],
+        height=agents.size[..., 2],
+    )
+    simulated = SimpleNamespace(**{name: getattr(logged, name).copy() for name in FIELDS})
+    simulated.valid[:, now + 1 :] = False
+    lights, sdc = scene.lights, np.zeros(len(agents), bool)
+    sdc[scene.ego if scene.ego is not None else 0] = True
+    return SimulatorState(
+        sim_trajectory=simulated,
+        log_trajectory=logged,
+        log_traffic_light=SimpleNamespace(
+            **{axis: lights.stop_point[..., column] for column, axis in enumerate("xyz")},
+            state=lights.state.astype(np.int32),
+            lane_ids=np.repeat(lights.lane_id[:, None], scene.steps, 1).astype(np.int32),
+            valid=lights.observed,
+        ),
+        object_metadata=SimpleNamespace(
+            ids=agents.id.astype(np.int32), object_types=agents.kind.astype(np.int32), is_sdc=sdc
+        ),
+        timestep=np.int32(now),
+        roadgraph_points=_points(scene),
+    )
+
+
+def advance(state: SimulatorState, output: WaymaxActorOutput) -> SimulatorState:
+    """Return the state a step later: controlled objects where the action says, all others where the log has them."""
+    after = int(state.timestep) + 1
+    moved = SimpleNamespace(**{name: getattr(state.sim_trajectory, name).copy() for name in FIELDS})
+    for name in FIELDS:
+        getattr(moved, name)[:, after] = getattr(state.log_trajectory, name)[:, after]
+    rows = np.flatnonzero(output.is_controlled)
+    for column, name in enumerate(("x", "y", "yaw", "vel_x", "vel_y")):
+        getattr(moved, name)[rows, after] = output.action.data[rows, column]
+    for name in ("z", "length", "width", "height"):
+        getattr(moved, name)[rows, after] = getattr(state.sim_trajectory, name)[rows, after - 1]
+    moved.valid[rows, after] = output.action.valid[rows, 0]
+    return replace(state, sim_trajectory=moved, timestep=np.int32(after))
+
+
+def _points(scene: Scene) -> Any:
+    types, ids = [], []
+    for row in range(len(scene.map)):
+        kind = MapKind(int(scene.map.kind[row]))
+        code = _FIRST[kind] + int(scene.map.subtype[row]) if kind in _FIRST else _OTHER[kind]
+        count = int(scene.map.start[row + 1] - scene.map.start[row])
+        types += [code] * count
+        ids += [int(scene.map.id[row])] * count
+    xyz = scene.map.points.astype(np.float32)
+    return SimpleNamespace(
+        x=xyz[:, 0],
+        y=xyz[:, 1],
+        z=xyz[:, 2],
+        types=np.array(types, np.int32),
+        ids=np.array(ids, np.int32),
+        valid=np.ones(len(xyz), bool),
+    )
