@@ -1,7 +1,7 @@
 """An exported network in another runtime, with the methods of `TrafficDiffusion`, so that `DiffusionPolicy` takes it.
 
 ```
-policy = load_exported("out/tiny-onnx", runtime="openvino")   # or: DiffusionPolicy(RuntimeModel(folder), "tiny")
+policy = load_exported("out/small-onnx", runtime="openvino")   # or: DiffusionPolicy(RuntimeModel(folder), "small")
 ```
 """
 
