@@ -253,7 +253,7 @@ def _motion(state: Any, offset: np.ndarray = NOWHERE, pace: float = 0.0) -> Moti
     if isinstance(state, PMState):  # says how fast it goes along x and y
         velocity = np.array([_middle(state.velocity), _middle(state.velocity_y)])
     centre = _place(state) + rotate(offset[None], np.array([heading]))[0]
-    return Motion(np.append(centre, 0.0), np.float32(heading), velocity.astype(np.float32))
+    return Motion(np.append(centre, 0.0), np.array(heading, np.float32), velocity.astype(np.float32))
 
 
 def _place(state: Any) -> np.ndarray:

@@ -97,7 +97,8 @@ if hasattr(simulators, "NPCWrapper"):
 
         def __init__(self, simulator: Any, traffic: TrafficModel, npc_mask: Any, roads: Map | None = None) -> None:
             super().__init__(simulator, npc_mask)
-            self.traffic, self.worlds, self._after = traffic, Worlds(traffic, roads), None
+            self.traffic, self.worlds = traffic, Worlds(traffic, roads)
+            self._after: Tensor | None = None
 
         def _get_npc_action(self) -> Any:
             """Look before the step; the actions are overridden by `_npc_teleport_to`."""
@@ -121,6 +122,7 @@ if hasattr(simulators, "NPCWrapper"):
         def _npc_teleport_to(self) -> Any:
             """Return where the NPCs are after the step."""
             state = self.inner_simulator.get_state()
+            assert self._after is not None  # `_get_npc_action` comes first
             if isinstance(state, Tensor):
                 return self._after
             counts = [part.shape[1] for part in state.values()]

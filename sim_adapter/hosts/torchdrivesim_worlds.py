@@ -109,10 +109,11 @@ class Worlds:
         worlds = self._worlds or [self._world(simulator, number) for number in range(states.shape[0])]
         lights = _lights(simulator)
         sight = [part.detach().cpu().numpy() for part in (kinds, sizes, states, present, driven)]
-        done = [
-            world.advance(time_step * dt, *(part[b] for part in sight), lights[b] if lights else [])
-            for b, world in enumerate(worlds)
-        ]
+        done = []
+        for b, world in enumerate(worlds):
+            kind, size, state, there, ours = (part[b] for part in sight)
+            shown = lights[b] if lights else []
+            done.append(world.advance(time_step * dt, kind, size, state, there, ours, shown))
         self._worlds = [world for world, _ in done]
         return torch.from_numpy(np.stack([after for _, after in done])).to(states)
 
