@@ -54,6 +54,7 @@ def main() -> None:
 def score(scenes: Path, out: Path, policy: str, runs: int, only: tuple[str, ...]) -> None:
     """Print the figures of every setting as JSON. Processor time counts what this call has rolled out and scored."""
     settings, found = RunSettings(rollouts=runs, futures=1, replan_every=5, seed=0), {}
+    ids: list[str] = []
     for name in only or SETTINGS:
         steps, guidance = SETTINGS[name]
         driver = load_model(policy, steps=steps, guidance=guidance)
@@ -65,6 +66,7 @@ def score(scenes: Path, out: Path, policy: str, runs: int, only: tuple[str, ...]
             click.echo(f"\r{name}: {count} scenes ", nl=False, err=True)
 
         run = evaluate(scenes, driver, settings, out / f"{name.replace(' ', '-')}.rows.jsonl", progress=done)
+        ids = [row.scene_id for row in run.rows]
         figures = run_figures(run)
         kept = {key: _get(figures, key) for key in COLUMNS}
         found[name] = {
@@ -74,7 +76,7 @@ def score(scenes: Path, out: Path, policy: str, runs: int, only: tuple[str, ...]
             "figures": kept,
         }
         click.echo("", err=True)
-    click.echo(json.dumps({"scenes": scenes.name, "settings": found}, indent=1, allow_nan=False))
+    click.echo(json.dumps({"scenes": ids, "settings": found}, indent=1, allow_nan=False))
 
 
 @main.command()
