@@ -114,7 +114,7 @@ def endurance(found: dict[str, Any]) -> str:
     memory = found["memory_mib_each_minute"]
     return (
         f"{found['simulated_seconds'] / 60:g} minutes of {found['host']}, nine signalled crossings: "
-        f"{found['driven']:g} vehicles and pedestrians (of them {found['pedestrians']} on foot) driven by "
+        f"{found['driven']:g} vehicles and pedestrians driven by "
         f"`{found['policy']}` with "
         f"{found['futures']} futures, {found['others']} vehicles SUMO's own.\n\n"
         "| teleports | warnings | memory after the first minutes, MiB | at the end, MiB | most, MiB |\n"
