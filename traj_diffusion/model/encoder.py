@@ -14,10 +14,12 @@ from traj_diffusion.datasets.conditioning import (
     CODES,
     HISTORY_FEATURES,
     KIND_OF_CODE,
+    ON_ROUTE,
     PIECE_POINTS,
     Conditioning,
     MapTensors,
 )
+from traj_diffusion.geometry import to_local
 from traj_diffusion.model.config import ModelConfig
 from traj_diffusion.model.layers import Attention, FeedForward, Memory
 from traj_diffusion.model.neighbours import RELATIVE_FEATURES, gather, nearest, outline, relative
@@ -29,6 +31,9 @@ N_ROUTE_CODES = 3
 # By how much [m] pieces count as further away than they are: where roads run and end matters more than their paint.
 _LESS_TELLING = {MapKind.ROAD_LINE: 6.0, MapKind.SPEED_BUMP: 10.0, MapKind.DRIVEWAY: 12.0}
 _BEYOND = torch.tensor([_LESS_TELLING.get(kind, 0.0) for kind in KIND_OF_CODE])
+ON_THE_WAY = 20.0  # m by which pieces and lights of an agent's route count as nearer to it
+FACING = 0.5  # cosine of the angle between an agent and a light that is meant for it, at least
+NOT_FACING = 30.0  # m by which the other lights count as further away
 STILL = 0.3  # m/s; whoever is slower is rarely in the way of what others plan
 STILL_BEYOND = 15.0  # m by which those count as further away when it comes to plans
 
@@ -115,7 +120,7 @@ class SceneEncoder(nn.Module):
             place,
             velocity,
             map_pose[..., :2],
-            (tensors.length / 2 - _BEYOND.to(place)[tensors.code]).expand(worlds, -1),
+            (tensors.length / 2 - _BEYOND.to(place)[tensors.code])[:, None] + ON_THE_WAY * (c.route[:, ours] == ON_ROUTE),
             tensors.valid.expand(worlds, -1)[:, None],
             cfg.near_map,
         )
@@ -137,7 +142,7 @@ class SceneEncoder(nn.Module):
             place,
             velocity,
             c.light_pose[..., :2],
-            torch.zeros_like(c.light_pose[..., 0]),
+            ON_THE_WAY * (c.light_route[:, ours] == ON_ROUTE) - NOT_FACING * ~_faces(pose, c.light_pose),
             c.light_valid[:, None],
             cfg.near_lights,
         )
@@ -148,14 +153,14 @@ class SceneEncoder(nn.Module):
 
         history = torch.cat([(c.history * _HISTORY_SCALE.to(c.history)).flatten(-2), c.size / 5, c.speed / 10], -1)
         everybody = self.history(history) + self.kind(c.kind)
-        near = torch.zeros_like(c.pose[..., 0])
+        near = torch.zeros_like(c.pose[..., 0])[:, None]
         others = c.valid[:, None] & ~torch.eye(c.valid.shape[1], dtype=torch.bool, device=c.valid.device)[ours]
         agents, agents_seen = nearest(place, velocity, c.pose[..., :2], near, others, cfg.near_agents)
         relation = relative(pose, velocity, gather(c.pose, agents), gather(c.velocity, agents))
         agent_pairs = self.see_agent(gather(self.see_agent.what(everybody), agents), relation)
 
         agent = everybody[:, ours]
-        beyond = near[:, ours] - STILL_BEYOND * (velocity.norm(dim=-1) < STILL)
+        beyond = -STILL_BEYOND * (velocity.norm(dim=-1) < STILL)[:, None]
         planners, planners_seen = nearest(place, velocity, place, beyond, others[..., ours], cfg.near_agents)
         plan_relation = relative(pose, velocity, gather(pose, planners), gather(velocity, planners))
         plan_pairs = self.see_agent(gather(self.see_agent.what(agent), planners), plan_relation)
@@ -167,6 +172,12 @@ class SceneEncoder(nn.Module):
         for layer in self.layers:
             agent = layer(agent, memory, seen)
         return SceneContext(agent, surroundings, seen, planners, planners_seen, plan_pairs)
+
+
+def _faces(pose: Float[Tensor, "B A 3"], light: Float[Tensor, "B S 3"]) -> Bool[Tensor, "B A S"]:
+    """Return which lights stand before an agent and are meant for its direction."""
+    offset = to_local(light[:, None, :, :2], pose[..., None, :2], pose[..., None, 2])
+    return (offset[..., 0] > 0) & ((light[:, None, :, 2] - pose[..., None, 2]).cos() > FACING)
 
 
 _HISTORY_SCALE = torch.tensor([0.1, 0.1, 1.0, 1.0, 0.1, 0.1, 1.0])

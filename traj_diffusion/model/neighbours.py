@@ -16,7 +16,7 @@ def nearest(
     position: Float[Tensor, "B A 2"],
     velocity: Float[Tensor, "B A 2"],
     target: Float[Tensor, "B M 2"],
-    reach: Float[Tensor, "B M"],
+    reach: Float[Tensor, "B #A M"],
     valid: Bool[Tensor, "#B #A M"],
     count: int,
 ) -> tuple[Int[Tensor, "B A n"], Bool[Tensor, "B A n"]]:
@@ -27,7 +27,7 @@ def nearest(
     """
     lead = velocity * LOOKAHEAD
     lead = lead * (MAX_LEAD / lead.norm(dim=-1, keepdim=True).clamp(min=MAX_LEAD))
-    distance = torch.minimum(torch.cdist(position, target), torch.cdist(position + lead, target)) - reach[:, None]
+    distance = torch.minimum(torch.cdist(position, target), torch.cdist(position + lead, target)) - reach
     distance = distance.masked_fill(~valid, torch.inf)
     near = distance.topk(min(count, target.shape[1]), dim=-1, largest=False)
     return near.indices, near.values.isfinite()
