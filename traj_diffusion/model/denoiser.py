@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from traj_diffusion.kinematics import ACTION
+from traj_diffusion.model import fused
 from traj_diffusion.model.config import ModelConfig
 from traj_diffusion.model.encoder import SceneContext
 from traj_diffusion.model.layers import Attention, FeedForward, Memory, attend, fourier
@@ -76,6 +77,9 @@ class NeighbourAttention(nn.Module):
         """Return what each token learns; nothing where there is no neighbour."""
         futures = x.shape[2]
         summary = self.summary(x.unflatten(3, (PHASES, -1)).flatten(-2))  # [B, A, K, PHASES, 2d]
+        if fused.fits(x):
+            heard = fused.ask_neighbours(self.query(x), summary, relation, near, valid, self.n_heads)
+            return self.out(heard) * valid.any(-1)[:, :, None, None, None]
         batch = torch.arange(x.shape[0], device=x.device)[:, None, None]
         key_value = (summary[batch, near] + relation[:, :, :, None, None]).transpose(2, 3).flatten(3, 4)
         key, value = key_value.unflatten(-1, (2, self.n_heads, -1)).permute(4, 0, 1, 2, 5, 3, 6)
@@ -111,9 +115,12 @@ class DenoiserLayer(nn.Module):
         relation: Float[Tensor, "B A m f"],
         scene: Prepared,
     ) -> Float[Tensor, "B A K C d"]:
-        shift, scale = (modulation + self.table).unflatten(-2, (4, 2)).unbind(-2)
+        modulation = modulation + self.table
+        shift, scale = modulation.unflatten(-2, (4, 2)).unbind(-2)
 
         def modulated(index: int, value: Tensor) -> Tensor:
+            if fused.fits(value):
+                return fused.modulate(value, modulation, index)
             normed = self.norms[index](value)
             return normed * (1 + scale[..., index, None, :]) + shift[..., index, None, :]
 

@@ -120,7 +120,8 @@ class SceneEncoder(nn.Module):
             place,
             velocity,
             map_pose[..., :2],
-            (tensors.length / 2 - _BEYOND.to(place)[tensors.code])[:, None] + ON_THE_WAY * (c.route[:, ours] == ON_ROUTE),
+            (tensors.length / 2 - _BEYOND.to(place)[tensors.code])[:, None]
+            + ON_THE_WAY * (c.route[:, ours] == ON_ROUTE),
             tensors.valid.expand(worlds, -1)[:, None],
             cfg.near_map,
         )

@@ -16,7 +16,7 @@ def nearest(
     position: Float[Tensor, "B A 2"],
     velocity: Float[Tensor, "B A 2"],
     target: Float[Tensor, "B M 2"],
-    reach: Float[Tensor, "B #A M"],
+    reach: Float[Tensor, "#B #A M"],
     valid: Bool[Tensor, "#B #A M"],
     count: int,
 ) -> tuple[Int[Tensor, "B A n"], Bool[Tensor, "B A n"]]:

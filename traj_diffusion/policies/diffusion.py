@@ -54,7 +54,7 @@ DEFAULT_WARM: float | None = None
 DEFAULT_GUIDANCE: Guidance | None = Guidance()
 # Futures are denoised in blocks of this many, the last one filled up: a row's last bits depend on the shape of its
 # batch, and nobody's future may depend on how many others are asked for. It bounds memory too.
-BLOCK = 8
+BLOCK = 4
 
 
 @dataclass(frozen=True)

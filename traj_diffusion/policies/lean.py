@@ -77,7 +77,12 @@ class Surroundings:
         possible = valid[:, :, None] & valid[:, None] & ~torch.eye(agents, dtype=torch.bool, device=pose.device)
         ranked = apart.masked_fill(~possible, torch.inf).topk(min(NEAR, agents), -1, largest=False)
         near, pair = ranked.indices, ranked.values.isfinite()
-        offset, radius = _offsets(pose[..., None, :2], pose[..., 2:], size, near)
+        batch = torch.arange(len(near), device=near.device)[:, None, None]
+        one = (pose[:, :, None, None, :2].expand(*near.shape, 1, 2), pose[:, :, None, 2:].expand(*near.shape, 1))
+        other = pose[batch, near]
+        offset, radius = _offsets(
+            *one, size[:, :, None].expand(*near.shape, 3), other[..., None, :2], other[..., 2:], size[batch, near]
+        )
         gap = offset[..., 0, :].norm(dim=-1) - radius
         drives = ((kind == AgentKind.VEHICLE) | (kind == AgentKind.CYCLIST)) & valid
         on_road = torch.zeros_like(valid)
@@ -127,8 +132,7 @@ def fault(
     place = torch.where(moves[..., None, None], place, around.pose[..., None, :2])
     heading = torch.where(moves[..., None], heading, around.pose[..., 2:])
 
-    offset, radius = _offsets(place, heading, around.size, around.near)
-    own = (_overlap(offset, radius[..., None] + guidance.gap) * around.pair[..., None]).sum((-1, -2))
+    own = _crowding(place, heading, around, guidance.gap)
     if around.light.shape[1]:
         past, _ = _at_line(place, heading, around.size[..., 0], around.light)
         own = own + ((past + guidance.line).clamp(min=0) * (around.stops & moves[..., None])[..., None]).sum((-1, -2))
@@ -138,6 +142,29 @@ def fault(
         beyond = around.field(corners).amax(-1) + guidance.kerb
         own = own + (beyond.clamp(min=0) * (around.bound & moves)[..., None]).sum(-1)
     return own, moves & around.valid
+
+
+def _crowding(
+    place: Float[Tensor, "B A T 2"], heading: Float[Tensor, "B A T"], around: Surroundings, gap: float
+) -> Float[Tensor, "B A"]:
+    """Return by how much [m, over time] each agent comes too near to its near ones; few pairs ever could."""
+    with torch.no_grad():
+        row = torch.arange(len(place), device=place.device)[:, None, None]
+        apart = (place[:, :, None] - place[row, around.near]).square().sum(-1).amin(-1)
+        half = around.size[..., :2].norm(dim=-1) / 2
+        could = around.pair & (apart < (half[:, :, None] + half[row, around.near] + gap).square())
+        world, agent, rank = could.nonzero(as_tuple=True)
+        other = around.near[world, agent, rank]
+    offset, apart = _offsets(
+        place[world, agent],
+        heading[world, agent],
+        around.size[world, agent],
+        place[world, other],
+        heading[world, other],
+        around.size[world, other],
+    )
+    crowding = _overlap(offset, apart[:, None] + gap).sum(-1)
+    return torch.zeros_like(heading[..., 0]).index_put((world, agent), crowding, accumulate=True)
 
 
 def _at_line(
@@ -158,7 +185,7 @@ def is_red(state: Int[Tensor, "B S"]) -> Bool[Tensor, "B S"]:
     return (state == LightState.STOP) | (state == LightState.ARROW_STOP)
 
 
-def _overlap(offset: Float[Tensor, "B A m T 2"], apart: Float[Tensor, "B A m 1"]) -> Float[Tensor, "B A m T"]:
+def _overlap(offset: Float[Tensor, "P T 2"], apart: Float[Tensor, "P 1"]) -> Float[Tensor, "P T"]:
     """Return by how much [m] pairs come nearer than `apart`, along the line between them before they first did.
 
     Once one has run halfway through another, the shortest way out is out at the other end. It must not be taken.
@@ -171,18 +198,32 @@ def _overlap(offset: Float[Tensor, "B A m T 2"], apart: Float[Tensor, "B A m 1"]
 
 
 def _offsets(
-    place: Float[Tensor, "B A T 2"],
-    heading: Float[Tensor, "B A T"],
-    size: Float[Tensor, "B A 3"],
-    near: Int[Tensor, "B A m"],
-) -> tuple[Float[Tensor, "B A m T 2"], Float[Tensor, "B A m"]]:
-    """Return where each agent's discs lie as its near ones' see it, of the two that are nearest, and both radii [m]."""
-    length, width = size[..., :2].amax(-1), size[..., :2].amin(-1)
-    reach = ((length - width) / 2)[..., None] * torch.linspace(-1, 1, DISCS, device=size.device)
+    place: Float[Tensor, "*pairs T 2"],
+    heading: Float[Tensor, "*pairs T"],
+    size: Float[Tensor, "*pairs 3"],
+    other_place: Float[Tensor, "*pairs T 2"],
+    other_heading: Float[Tensor, "*pairs T"],
+    other_size: Float[Tensor, "*pairs 3"],
+) -> tuple[Float[Tensor, "*pairs T 2"], Float[Tensor, " *pairs"]]:
+    """Return how one's disc lies from the other's, of the two that are nearest, and the sum of their radii [m]."""
+    reach, radius = _row_of_discs(size)
+    other_reach, other_radius = _row_of_discs(other_size)
     ahead = torch.stack([heading.cos(), heading.sin()], -1)
-    discs = place[..., None, :] + reach[:, :, None, :, None] * ahead[..., None, :]  # [B, A, T, discs, 2]
-    batch = torch.arange(len(near), device=near.device)[:, None, None]
-    offset = (discs[:, :, None, :, :, None] - discs[batch, near][:, :, :, :, None]).flatten(-3, -2)
-    nearest = offset.detach().square().sum(-1).argmin(-1)[..., None, None]
-    radius = (width[:, :, None] + width[batch, near]) / 2
-    return offset.gather(-2, nearest.expand(*nearest.shape[:-1], 2))[..., 0, :], radius
+    other_ahead = torch.stack([other_heading.cos(), other_heading.sin()], -1)
+    offset = place - other_place
+    share = torch.linspace(-1, 1, DISCS, device=size.device)
+    with torch.no_grad():
+        own, other = reach[..., None, None] * share, other_reach[..., None, None] * share
+        squares = torch.zeros_like(heading)[..., None, None]
+        for axis in (0, 1):
+            mine = offset[..., axis, None] + own * ahead[..., axis, None]
+            squares = squares + (mine[..., :, None] - (other * other_ahead[..., axis, None])[..., None, :]).square()
+        nearest = squares.flatten(-2).argmin(-1)
+        own, other = reach[..., None] * share[nearest // DISCS], other_reach[..., None] * share[nearest % DISCS]
+    return offset + own[..., None] * ahead - other[..., None] * other_ahead, radius + other_radius
+
+
+def _row_of_discs(size: Float[Tensor, "*lead 3"]) -> tuple[Float[Tensor, " *lead"], Float[Tensor, " *lead"]]:
+    """Return how far [m] the outer discs lie from a box's middle, and the radius of all."""
+    length, width = size[..., :2].amax(-1), size[..., :2].amin(-1)
+    return (length - width) / 2, width / 2
