@@ -1,35 +1,151 @@
-"""How long sampling takes, as JSON: 8 joint futures of 32 agents over 8 s, from a Scene to trajectories.
+"""How long sampling takes, and write the table of docs/model.md.
 
-Usage: python -P tools/bench_sampling.py [--policy small] [--agents 32] [--futures 8] [--repeats 7] [--threads 1 2]
-Nothing else should run meanwhile. Also times its parts: the map (once per scene), and the closed loop of 8 s.
+python -P tools/bench_sampling.py score [--policy small] > docs/results/speed.json
+python -P tools/bench_sampling.py write docs/results/speed.json docs/model.md
+
+Nothing else should run meanwhile. A bundled scene is filled up or cut to the number of agents that is asked for. Wall
+times are medians; the curves are processor time, whose power tells how it grows.
 """
 
-import argparse
 import json
+import os
 import platform
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
+import click
 import numpy as np
 import torch
 
 from traj_diffusion.datasets import read_scenes
-from traj_diffusion.policies import load_policy
+from traj_diffusion.model import Prepared
+from traj_diffusion.policies import DiffusionPolicy, load_model
+from traj_diffusion.policies.diffusion import BLOCK, single_threaded
 from traj_diffusion.scene import PlanRequest, Scene
 from traj_diffusion.sim_adapter import rollout
 from traj_diffusion.sim_adapter.worlds import Worlds
+from traj_diffusion.testing import crowded
+
+START, END = "<!-- speed: written by tools/bench_sampling.py -->\n", "<!-- end of speed -->\n"
+AGENTS, FUTURES = 32, 8
+CURVE_AGENTS, CURVE_ROLLOUTS = (32, 64, 128, 256), (4, 8, 16, 32)
+LOOP_AGENTS, LOOP_ROLLOUTS = 64, 32
 
 
-def scene_with(agents: int) -> Scene:
-    """Return the bundled scene whose number of simulated agents is nearest to that."""
-    return min(read_scenes("bundled"), key=lambda scene: abs(len(scene.sim_agents) - agents)).history_only()
+@click.group(help=__doc__)
+def main() -> None:
+    """Two verbs."""
+
+
+@main.command()
+@click.option("--policy", "name", default="small", show_default=True)
+@click.option("--repeats", type=int, default=9, show_default=True)
+@click.option("--threads", type=int, multiple=True, default=(1, 2), show_default=True)
+def score(name: str, repeats: int, threads: tuple[int, ...]) -> None:
+    """Print the figures as JSON."""
+    policy = load_model(name)
+    busiest = max(read_scenes("bundled"), key=lambda scene: len(scene.sim_agents)).history_only()
+    scene = crowded(busiest, AGENTS)
+    pieces = policy.encode(scene).tensors.valid.shape[1]
+    plans, loops = {}, {}
+    for count in threads:
+        torch.set_num_threads(count)
+        plans[str(count)] = plan_seconds(policy, scene, repeats)
+        loops[str(count)] = median_seconds(
+            lambda: rollout(crowded(busiest, LOOP_AGENTS), policy, rollouts=LOOP_ROLLOUTS), 1
+        )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    torch.set_num_threads(1)
+    by_agents = {n: plan_cpu(policy, crowded(busiest, n), 1, repeats) for n in CURVE_AGENTS}
+    by_rollouts = {n: plan_cpu(policy, scene, n, repeats) for n in CURVE_ROLLOUTS}
+    found = {
+        "policy": name,
+        "steps": policy.steps,
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "scene": {"id": scene.id, "agents": AGENTS, "polylines": len(scene.map), "pieces": pieces},
+        "plan_s": plans,
+        "closed_loop_s": loops,
+        "peak_memory_mb": round(peak / 1024),
+        "cpu_s_by_agents": by_agents,
+        "cpu_s_by_rollouts": by_rollouts,
+        "power": {"agents": power(by_agents), "rollouts": power(by_rollouts)},
+    }
+    click.echo(json.dumps(found, indent=1))
+
+
+@main.command()
+@click.argument("figures", type=click.Path(exists=True, path_type=Path))
+@click.argument("target", type=click.Path(exists=True, path_type=Path))
+def write(figures: Path, target: Path) -> None:
+    """Write the table into the page."""
+    before, marker, rest = target.read_text(encoding="utf-8").partition(START)
+    if not marker:
+        sys.exit(f"{target}: no line {START.strip()!r}")
+    text = block(json.loads(figures.read_text(encoding="utf-8")))
+    target.write_text(before + START + text + END + rest.partition(END)[2], encoding="utf-8")
+
+
+def plan_seconds(policy: DiffusionPolicy, scene: Scene, repeats: int) -> dict[str, float]:
+    """Return wall seconds of a plan of FUTURES joint futures, from a Scene to trajectories, and of its parts."""
+    worlds = Worlds.at_current_index(scene, 1, policy.history_steps)
+
+    def request() -> PlanRequest:
+        return PlanRequest(policy.encode(scene), worlds.state, FUTURES, 0, 0, np.zeros(1, np.int32))
+
+    known = request()
+    parts = {
+        "from scene to trajectories": lambda: policy.plan(request()),
+        "a plan, the map known": lambda: policy.plan(known),
+        "the map": lambda: policy.encode(scene),
+        "a denoising step": step_of(policy, known),
+    }
+    return {part: median_seconds(work, repeats) for part, work in parts.items()}
+
+
+def step_of(policy: DiffusionPolicy, request: PlanRequest) -> Callable[[], object]:
+    """Return what takes one denoising step of all FUTURES, the scene encoded, shared out as `plan` shares it out."""
+    c = policy.condition(request)
+    model = policy.model
+    with torch.no_grad():
+        encoded = model.encode(c, request.context.tensors, request.context.tokens)
+    scenes = Prepared.stack([encoded] * BLOCK)
+    x_t = torch.randn(BLOCK, c.valid.shape[1], 1, model.config.knots, 3)
+    level = torch.full((BLOCK, c.valid.shape[1], 1), 0.5)
+
+    @torch.no_grad()
+    def one(_: int) -> object:
+        return model(x_t, level, scenes)
+
+    def step() -> object:
+        with single_threaded() as threads, ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(one, range(FUTURES // BLOCK)))
+
+    return step
+
+
+def plan_cpu(policy: DiffusionPolicy, scene: Scene, rollouts: int, repeats: int) -> float:
+    """Return processor seconds of one plan of one future for so many worlds."""
+    worlds = Worlds.at_current_index(scene, rollouts, policy.history_steps)
+    request = PlanRequest(policy.encode(scene), worlds.state, 1, 0, 0, np.arange(rollouts, dtype=np.int32))
+    policy.plan(request)
+    spent = []
+    for _ in range(max(repeats // 3, 1)):
+        began = time.process_time()
+        policy.plan(request)
+        spent.append(time.process_time() - began)
+    return min(spent)
 
 
 def median_seconds(work: Callable[[], object], repeats: int) -> float:
-    """Return the median wall time of some runs after one to warm up."""
-    work()
+    """Return the median wall time of some runs; where there are several, after one to warm up."""
+    if repeats > 1:
+        work()
     spent = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -38,54 +154,51 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(spent)
 
 
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--policy", default="small")
-    parser.add_argument("--agents", type=int, default=32)
-    parser.add_argument("--futures", type=int, default=8)
-    parser.add_argument("--steps", type=int, nargs="+", default=[4, 8])
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rollouts", type=int, default=6, help="of the closed loop that is timed too; 0 leaves it out")
-    asked = parser.parse_args()
+def power(points: dict[int, float]) -> float:
+    """Return by which power the cost grows, by least squares on logarithms."""
+    return round(float(np.polyfit(*np.log(np.array(list(points.items()))).T, 1)[0]), 2)
 
-    scene = scene_with(asked.agents)
-    rows = []
-    for threads in asked.threads:
-        torch.set_num_threads(threads)
-        for steps in asked.steps:
-            policy = load_policy(asked.policy, steps)
-            worlds = Worlds.at_current_index(scene, 1, policy.history_steps)
-            context = policy.encode(scene)
-            request = PlanRequest(context, worlds.state, asked.futures, 0, 0, np.zeros(1, np.int32))
-            row = {
-                "threads": threads,
-                "steps": steps,
-                "encode_map_seconds": median_seconds(lambda: policy.encode(scene), asked.repeats),  # noqa: B023
-                "plan_seconds": median_seconds(lambda: policy.plan(request), asked.repeats),  # noqa: B023
-            }
-            if asked.rollouts:
-                run = lambda: rollout(scene, policy, rollouts=asked.rollouts)  # noqa: B023, E731
-                row["closed_loop_8s_seconds"] = median_seconds(run, 1)
-            rows.append(row)
-    print(
-        json.dumps(
-            {
-                "policy": asked.policy,
-                "scene": scene.id,
-                "agents": len(scene.sim_agents),
-                "polylines": len(scene.map),
-                "futures": asked.futures,
-                "rollouts": asked.rollouts,
-                "machine": platform.machine(),
-                "torch": torch.__version__,
-                "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-                "rows": rows,
-            },
-            indent=1,
-        )
+
+def processor() -> str:
+    """Return what the system calls the processor."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor() or platform.machine()
+    lines = info.read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def block(found: dict[str, Any]) -> str:
+    """Return the tables as Markdown."""
+    machine, scene = found["machine"], found["scene"]
+    threads = list(found["plan_s"])
+    lines = [
+        f"`{found['policy']}`, {found['steps']} denoising steps, guidance on; {machine['processor']}, "
+        f"{machine['cores']} cores, torch {machine['torch']}, float32. "
+        f"{scene['agents']} agents, a map of {scene['polylines']} polylines in "
+        f"{scene['pieces']} pieces. Peak memory {found['peak_memory_mb']} MB.",
+        "",
+        f"| seconds | {' | '.join(f'{n} thread' + ('s' if n != '1' else '') for n in threads)} |",
+        "| --- |" + " ---: |" * len(threads),
+    ]
+    for part in found["plan_s"][threads[0]]:
+        title = f"{part}, of {FUTURES} joint futures over 8 s" if part != "the map" else part
+        cells = [f"{found['plan_s'][count][part]:.3f}" for count in threads]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    loops = " | ".join(f"{found['closed_loop_s'][n]:.1f}" for n in threads)
+    lines.append(
+        f"| {LOOP_ROLLOUTS} closed-loop rollouts of {LOOP_AGENTS} agents over 8 s, replanned at 2 Hz | {loops} |"
     )
+    for key, what in (("agents", "agents, one world"), ("rollouts", f"worlds of {AGENTS} agents")):
+        points = found[f"cpu_s_by_{key}"]
+        cells = [f"{seconds:.3f}" for seconds in points.values()] + [str(found["power"][key])]
+        lines += [
+            "",
+            f"| {what} | {' | '.join(points)} | power |",
+            "| --- |" + " ---: |" * (len(points) + 1),
+            f"| processor seconds of a plan | {' | '.join(cells)} |",
+        ]
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

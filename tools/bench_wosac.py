@@ -21,7 +21,6 @@ import statistics
 import subprocess
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,8 @@ from traj_diffusion.datasets.womd_writer import scenario_bytes
 from traj_diffusion.errors import HostError
 from traj_diffusion.metrics import wosac
 from traj_diffusion.metrics.wosac.configs import ROLLOUTS
-from traj_diffusion.scene import Csr, Rollouts, Routes, Scene
+from traj_diffusion.scene import Rollouts, Scene
+from traj_diffusion.testing import crowded
 
 CURVE_ROLLOUTS = (8, 16, 32, 64, 128)
 CURVE_AGENTS = (1, 2, 4, 8)
@@ -61,34 +61,6 @@ def noisy_replay(scene: Scene, runs: int, generation: bool, seed: int = 0) -> Ro
         heading=(heading + np.cumsum(rng.normal(0, 0.003, shape), 2)).astype(np.float32),
         valid=np.ones(shape, bool),
         size=np.repeat(agents.size[rows, scene.current_index][None], runs, 0),
-    )
-
-
-def crowded(scene: Scene, count: int) -> Scene:
-    """Return the scene with its simulated agents repeated, each time further aside, until there are `count`."""
-    rows = scene.sim_agents
-    chosen = np.resize(rows, count)
-    copy = np.arange(count) // len(rows)
-    agents = scene.agents
-    position = agents.position[chosen].copy()
-    position[..., :2] += (copy * 3.0)[:, None, None]
-    ego = None if scene.ego is None else int(np.flatnonzero(chosen == scene.ego)[0])
-    return replace(
-        scene,
-        ego=ego,
-        agents=replace(
-            agents,
-            id=np.arange(1, count + 1, dtype=np.int64),
-            kind=agents.kind[chosen],
-            position=position,
-            heading=agents.heading[chosen],
-            velocity=agents.velocity[chosen],
-            size=agents.size[chosen],
-            valid=agents.valid[chosen],
-            to_predict=agents.to_predict[chosen] & (copy == 0),
-            source_id=None,
-        ),
-        routes=Routes(Csr.empty(count), np.zeros(count, np.uint8)),
     )
 
 

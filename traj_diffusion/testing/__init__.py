@@ -3,7 +3,7 @@
 from traj_diffusion.testing.host_contract import HOST_CONTRACT
 from traj_diffusion.testing.host_witness import WitnessedTraffic, host_findings
 from traj_diffusion.testing.policy_contract import POLICY_CONTRACT
-from traj_diffusion.testing.scenes import busy_scene, crossing, make_map, make_scene, straight_road
+from traj_diffusion.testing.scenes import busy_scene, crossing, crowded, make_map, make_scene, straight_road
 
 __all__ = [
     "HOST_CONTRACT",
@@ -11,6 +11,7 @@ __all__ = [
     "WitnessedTraffic",
     "busy_scene",
     "crossing",
+    "crowded",
     "host_findings",
     "make_map",
     "make_scene",

@@ -215,3 +215,31 @@ def busy_scene(
         lights=lights,
         routes=Routes(Csr.from_lists(routes), routed.astype(np.uint8)),
     )
+
+
+def crowded(scene: Scene, count: int) -> Scene:
+    """Return the scene with its simulated agents repeated, each time further aside, until there are `count`."""
+    rows = scene.sim_agents
+    chosen = np.resize(rows, count)
+    copy = np.arange(count) // len(rows)
+    agents = scene.agents
+    position = agents.position[chosen].copy()
+    position[..., :2] += (copy * 3.0)[:, None, None]
+    ego = None if scene.ego is None else int(np.flatnonzero(chosen == scene.ego)[0])
+    return replace(
+        scene,
+        ego=ego,
+        agents=replace(
+            agents,
+            id=np.arange(1, count + 1, dtype=np.int64),
+            kind=agents.kind[chosen],
+            position=position,
+            heading=agents.heading[chosen],
+            velocity=agents.velocity[chosen],
+            size=agents.size[chosen],
+            valid=agents.valid[chosen],
+            to_predict=agents.to_predict[chosen] & (copy == 0),
+            source_id=None,
+        ),
+        routes=Routes(Csr.empty(count), np.zeros(count, np.uint8)),
+    )
