@@ -49,7 +49,15 @@ def main() -> None:
 @main.command()
 @click.argument("scenes", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--policy", "names", multiple=True, default=NAMES, show_default=True)
+@click.option(
+    "--policy",
+    "names",
+    multiple=True,
+    default=NAMES,
+    show_default=True,
+    metavar="NAME|LABEL=FILE",
+    help="Again for more.",
+)
 @click.option("--workers", type=int, default=1, show_default=True)
 @click.option("--part", help="Score this part alone, such as 'third 2'.")
 @click.option("--everybody", is_flag=True, help="Count all simulated agents, where lists name none to be predicted.")
@@ -66,16 +74,17 @@ def score(scenes: Path, out: Path, names: tuple[str, ...], workers: int, part: s
         out.mkdir(parents=True, exist_ok=True)
         source.write_text(json.dumps(entries), encoding="utf-8")
     agents = AgentSet.SIMULATED if everybody else AgentSet.EVALUATED
-    runs = []
+    runs: dict[str, Run] = {}
     for name in names:
-        driver = name if name in LOG_BASELINES else load_policy(name)
+        name, _, file = name.partition("=")
+        driver = name if name in LOG_BASELINES else load_policy(file or name)
         with click.progressbar(length=len(entries), label=name, file=sys.stderr) as bar:
             rows = out / f"{name}.rows.jsonl"
 
             def done(_: str) -> None:
                 bar.update(1)
 
-            runs.append(evaluate(source, driver, SETTINGS, rows, workers=workers, agents=agents, progress=done))
+            runs[name] = evaluate(source, driver, SETTINGS, rows, workers=workers, agents=agents, progress=done)
     found = {
         "scenes": scenes.name,
         "settings": asdict(SETTINGS) | {"version": __version__},
@@ -230,15 +239,15 @@ def _table(part: str, whole: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _figures(runs: list[Run], wanted: set[str]) -> dict[str, Any]:
+def _figures(runs: dict[str, Run], wanted: set[str]) -> dict[str, Any]:
     """Return the main figures of each run over some of its scenes."""
     found = {}
-    for run in runs:
+    for name, run in runs.items():
         part = Run(run.name, run.settings, [row for row in run.rows if row.scene_id in wanted])
         figures = run_figures(part)
         kept = {main_name(pattern, part) for pattern in MAIN}
-        figures["means"] = {name: mean for name, mean in figures["means"].items() if name in kept}
-        found[run.name] = {name: figures[name] for name in ("protocol", "scenes", "wosac", "means")}
+        figures["means"] = {figure: mean for figure, mean in figures["means"].items() if figure in kept}
+        found[name] = {key: figures[key] for key in ("protocol", "scenes", "wosac", "means")}
     return found
 
 
