@@ -15,7 +15,7 @@ from traj_diffusion.evaluation import RunSettings
 from traj_diffusion.policies import ConstantVelocity
 from traj_diffusion.scene import Csr, LaneType, MapKind, Origin, Plan, PlanRequest, Routes, Scene, save_scene
 from traj_diffusion.sim_adapter import rollout
-from traj_diffusion.testing import busy_scene, make_map, make_scene
+from traj_diffusion.testing import crossing, make_map, make_scene
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ class Witness(ConstantVelocity):
 
 
 def test_each_part_is_hidden_and_nothing_else(tool: Any) -> None:
-    scene = busy_scene()
+    scene = crossing()
     routes = Routes(Csr.from_lists([[0] for _ in range(len(scene.agents))]), np.ones(len(scene.agents), np.uint8))
     scene = replace(scene, routes=routes)
     shown = {}
