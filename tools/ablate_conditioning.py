@@ -321,8 +321,10 @@ def _cell(figure: dict[str, Any] | None, what: str) -> str:
     if figure is None:
         return "–"
     text = f"{figure['mean']:.3f}"
-    if what.startswith("whole") or figure["ratio"] is None:
+    if what.startswith("whole"):
         return text
+    if figure["ratio"] is None:  # nobody does it with everything shown
+        return f"{text} (**from none**)" if figure["mean"] > 0 else text
     times = f"{figure['ratio']:.2f}"
     if figure["low"] is not None:
         times += f", {figure['low']:.2f} to {figure['high']:.2f}"

@@ -40,14 +40,23 @@ def test_baselines_are_scored_once_and_tables_follow_from_the_figures(tool: Any,
         {"file": "crossing.scene.npz", "id": "crossing", "light_steps": 91, "third": 1},
     ]
     (tmp_path / "list.json").write_text(json.dumps(listed))
-    words = ("score", tmp_path / "list.json", "--out", tmp_path / "work", "--policy", "idm", "--policy", "log_replay")
+    words = (
+        "score",
+        tmp_path / "list.json",
+        "--out",
+        tmp_path / "work",
+        "--policy",
+        "mine=idm",
+        "--policy",
+        "log_replay",
+    )
     found = json.loads(run(tool, *words))
-    kept = (tmp_path / "work" / "idm.rows.jsonl").read_bytes()
+    kept = (tmp_path / "work" / "mine.rows.jsonl").read_bytes()
     assert json.loads(run(tool, *words)) == found
-    assert (tmp_path / "work" / "idm.rows.jsonl").read_bytes() == kept
+    assert (tmp_path / "work" / "mine.rows.jsonl").read_bytes() == kept
     assert list(found["parts"]) == ["all scenes", "with lights", "without lights", "third 0", "third 1"]
     assert found["parts"]["with lights"] == found["parts"]["third 1"]
-    whole, lit, dark = (found["parts"][part]["idm"] for part in ("all scenes", "with lights", "without lights"))
+    whole, lit, dark = (found["parts"][part]["mine"] for part in ("all scenes", "with lights", "without lights"))
     mean = (lit["means"]["joint_apd"]["mean"] + dark["means"]["joint_apd"]["mean"]) / 2
     assert whole["means"]["joint_apd"]["mean"] == pytest.approx(mean)
     assert whole["wosac"]["metametric"]["scenes"] == 1  # the crossing has no road edges
@@ -58,8 +67,8 @@ def test_baselines_are_scored_once_and_tables_follow_from_the_figures(tool: Any,
     run(tool, "write", figures, page, "--whole", "third 0", "--whole", "all scenes")
     text = page.read_text()
     assert text == f"before\n{start}{tool.block(found, ['third 0', 'all scenes'])}{end}after\n"
-    assert "| third 0: 1 scenes | idm | log_replay |" in text
-    assert "| all scenes: 2 scenes | idm | log_replay |" in text
+    assert "| third 0: 1 scenes | mine | log_replay |" in text
+    assert "| all scenes: 2 scenes | mine | log_replay |" in text
     assert f"{whole['wosac']['metametric']['mean']:.3f}" in text
     assert "R = 32 rollouts, K = 1, replanned at 2 Hz" in text
     assert "| joint minADE@6 3 s, m |" in text

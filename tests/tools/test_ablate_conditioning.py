@@ -139,4 +139,6 @@ def test_a_figure_that_grows_by_a_tenth_is_bold(tool: Any) -> None:
     assert tool._cell(figure, "no map") == "2.000 (**1.25, 1.10 to 1.40**)"
     assert tool._cell(figure | {"ratio": 1.05, "low": None}, "no map") == "2.000 (1.05)"
     assert tool._cell(figure, "whole") == "2.000"
+    assert tool._cell(figure | {"ratio": None}, "no lights") == "2.000 (**from none**)"
+    assert tool._cell(figure | {"ratio": None, "mean": 0.0}, "no lights") == "0.000"
     assert tool._cell(None, "no map") == "–"
