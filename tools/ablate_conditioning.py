@@ -15,7 +15,7 @@ them as their route, where routes are hidden, and where another one of the ways 
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -119,8 +119,10 @@ def score(sets: tuple[Path, ...], out: Path, policy: str, runs: int, workers: in
     found: dict[str, Any] = {"policy": policy, "settings": asdict(settings) | {"version": __version__}, "sets": {}}
     for source in sets:
         folder = out / source.stem
-        entries: list[tuple[str, Policy]] = [("whole", bare), *((f"no {part}", Hiding(bare, part)) for part in parts)]
-        lit = [part for part in parts if part in GUIDED]
+        there = present(scene for _, scene in located_scenes(list_sources(source)))
+        shown = [part for part in parts if part in there]
+        entries: list[tuple[str, Policy]] = [("whole", bare), *((f"no {part}", Hiding(bare, part)) for part in shown)]
+        lit = [part for part in shown if part in GUIDED]
         entries += [("whole, guided", guided)] if lit else []
         entries += [(f"no {part}, guided", Hiding(guided, part)) for part in lit]
         runs_of = {}
@@ -133,11 +135,21 @@ def score(sets: tuple[Path, ...], out: Path, policy: str, runs: int, workers: in
         found["sets"][source.stem] = {
             "scenes": [row.scene_id for row in runs_of["whole"].rows],
             "protocol": runs_of["whole"].protocol,
+            "absent": [part for part in parts if part not in there],
             "figures": figures_of(runs_of),
             "junctions": _junctions(source, bare, settings, folder / "junctions", workers),
         }
     click.echo("", err=True)
     click.echo(json.dumps(found, indent=1, allow_nan=False))
+
+
+def present(scenes: Iterable[Scene]) -> set[str]:
+    """Return which parts some scene has: what none has cannot be missed."""
+    found = {"history"}
+    for scene in scenes:
+        has = {"map": len(scene.map) > 0, "lights": len(scene.lights) > 0, "routes": bool(scene.routes.origin.any())}
+        found |= {part for part, is_there in has.items() if is_there}
+    return found
 
 
 def _show(what: str, scene: str) -> None:
@@ -299,7 +311,8 @@ def block(found: dict[str, Any]) -> str:
     ]
     for name, one in found["sets"].items():
         titles = [title.format(runs=runs) for title in COLUMNS.values()]
-        lines += ["", f"{name}: {one['protocol']}.", "", f"| | {' | '.join(titles)} |"]
+        without = f" They have no {' and no '.join(one['absent'])}." if one["absent"] else ""
+        lines += ["", f"{name}: {one['protocol']}.{without}", "", f"| | {' | '.join(titles)} |"]
         lines.append("| --- |" + " ---: |" * len(COLUMNS))
         for what, figures in one["figures"].items():
             lines.append(f"| {what} | {' | '.join(_cell(figures.get(key), what) for key in COLUMNS)} |")

@@ -85,6 +85,10 @@ def test_a_ratio_is_of_the_same_scenes(tool: Any) -> None:
     assert tool.ratio(np.array([[[1.0, 4]], [[0, 4]]]))["ratio"] is None
 
 
+def test_what_no_scene_has_is_not_taken_away(tool: Any) -> None:
+    assert tool.present([crossing(), fork()]) == {"map", "lights", "history"}
+
+
 def fork() -> Scene:
     """A lane that parts after 20 m into left, straight and right; a car at 10 m/s whose log goes straight."""
     ahead = np.linspace(0, 80, 81)
@@ -119,9 +123,8 @@ def test_it_goes_on_where_it_was_and_writes_the_page(tool: Any, tmp_path: Path, 
     assert first.stdout == again.stdout
     found = json.loads(first.stdout)
     one = found["sets"]["made"]
-    assert list(one["figures"]) == [
-        *("whole", "no map", "no lights", "no routes", "no history", "whole, guided", "no lights, guided"),
-    ]
+    assert list(one["figures"]) == ["whole", "no map", "no history"]
+    assert one["absent"] == ["lights", "routes"]
     assert one["junctions"]["taken"]["no route"] == {"log": 2, "other": 0, "none": 0}
     page, figures = tmp_path / "page.md", tmp_path / "figures.json"
     figures.write_text(first.stdout)
@@ -130,6 +133,7 @@ def test_it_goes_on_where_it_was_and_writes_the_page(tool: Any, tmp_path: Path, 
     assert result.exit_code == 0
     text = page.read_text()
     assert text == f"before\n{tool.START}{tool.block(found)}{tool.END}after\n"
+    assert "They have no lights and no routes." in text
     assert "| made: 1 vehicles at a fork, given |" in text
     assert "| the log's way | 100.0% | 0.0% | 0.0% |" in text
 
