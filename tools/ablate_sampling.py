@@ -1,6 +1,7 @@
-"""Measure what denoising steps and guidance gain and cost, and write the table of docs/experiments.md.
+"""Measure what denoising steps, guidance and replanning gain and cost, and write the table of docs/experiments.md.
 
-python -P tools/ablate_sampling.py score SCENES.json --out WORK [--policy small] [--runs 8] > docs/results/sampling.json
+python -P tools/dev_table.py pick dev_scenes.json --part "third 0" --part "third 1" --first 15 > thirty.json
+python -P tools/ablate_sampling.py score thirty.json --out WORK [--policy small] [--runs 8] [--workers 2] > J.json
 python -P tools/ablate_sampling.py write docs/results/sampling.json docs/experiments.md
 
 `score` goes on where it was killed: rows lie in WORK, one file per setting. Choose SCENES among those on which choices
@@ -9,28 +10,41 @@ are made, not among those that the headline is of.
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 from time import process_time
 from typing import Any
 
 import click
 
 from traj_diffusion.evaluation import RunSettings, evaluate, run_figures
-from traj_diffusion.policies import load_model
+from traj_diffusion.policies import DEFAULT_STEPS, load_model
+from traj_diffusion.policies.diffusion import DEFAULT_GUIDANCE
 from traj_diffusion.policies.lean import Guidance
+from traj_diffusion.sim_adapter.closed_loop import REPLAN_EVERY
 
 START, END = "<!-- sampling: written by tools/ablate_sampling.py -->\n", "<!-- end of sampling -->\n"
-SETTINGS: dict[str, tuple[int, Guidance | None]] = {
-    "1 step": (1, Guidance()),
-    "2 steps": (2, Guidance()),
-    "4 steps": (4, Guidance()),
-    "8 steps": (8, Guidance()),
-    "4 steps, no guidance": (4, None),
-    "4 steps, guidance of 4 rounds": (4, replace(Guidance(), rounds=4)),
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a model is sampled."""
+
+    steps: int = DEFAULT_STEPS
+    guidance: Guidance | None = DEFAULT_GUIDANCE
+    replan_every: int = REPLAN_EVERY
+
+
+SETTINGS = {
+    **{f"{steps} step{'s' if steps > 1 else ''}": Setting(steps) for steps in (1, 2, 4, 8, 16)},
+    f"{DEFAULT_STEPS} steps, no guidance": Setting(guidance=None),
+    f"{DEFAULT_STEPS} steps, guidance of 4 rounds": Setting(guidance=replace(Guidance(), rounds=4)),
+    f"{DEFAULT_STEPS} steps, 10 Hz": Setting(replan_every=1),
 }
 COLUMNS = {
     "wosac metametric": "meta-metric",
+    "means metametric_2024": "of 2024",
     "wosac collision_indication_likelihood": "collision",
     "wosac offroad_indication_likelihood": "off-road",
     "wosac simulated_collision_rate": "collision rate",
@@ -50,33 +64,41 @@ def main() -> None:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--policy", default="small", show_default=True)
 @click.option("--runs", type=int, default=8, show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--only", multiple=True, type=click.Choice(list(SETTINGS)))
-def score(scenes: Path, out: Path, policy: str, runs: int, only: tuple[str, ...]) -> None:
-    """Print the figures of every setting as JSON. Processor time counts what this call has rolled out and scored."""
-    settings, found = RunSettings(rollouts=runs, futures=1, replan_every=5, seed=0), {}
+def score(scenes: Path, out: Path, policy: str, runs: int, workers: int, only: tuple[str, ...]) -> None:
+    """Print the figures of every setting as JSON. Processor time is there where one call did all of a setting."""
+    found: dict[str, Any] = {}
     ids: list[str] = []
     for name in only or SETTINGS:
-        steps, guidance = SETTINGS[name]
-        driver = load_model(policy, steps=steps, guidance=guidance)
-        began, count = process_time(), 0
+        one = SETTINGS[name]
+        settings = RunSettings(rollouts=runs, futures=1, replan_every=one.replan_every, seed=0)
+        driver = load_model(policy, steps=one.steps, guidance=one.guidance)
+        rows = out / f"{name.replace(' ', '-').replace(',', '')}.rows.jsonl"
+        anew, began, count = not rows.is_file(), _processor_seconds(), 0
 
         def done(scene: str, name: str = name) -> None:
             nonlocal count
             count += 1
             click.echo(f"\r{name}: {count} scenes ", nl=False, err=True)
 
-        run = evaluate(scenes, driver, settings, out / f"{name.replace(' ', '-')}.rows.jsonl", progress=done)
+        run = evaluate(scenes, driver, settings, rows, workers=workers, progress=done)
         ids = [row.scene_id for row in run.rows]
         figures = run_figures(run)
         kept = {key: _get(figures, key) for key in COLUMNS}
         found[name] = {
             "protocol": figures["protocol"],
-            "seconds": (process_time() - began) / max(count, 1),
-            "guidance": None if guidance is None else asdict(guidance),
+            "seconds": (_processor_seconds() - began) / max(count, 1) if anew else None,
+            "guidance": None if one.guidance is None else asdict(one.guidance),
             "figures": kept,
         }
         click.echo("", err=True)
     click.echo(json.dumps({"scenes": ids, "settings": found}, indent=1, allow_nan=False))
+
+
+def _processor_seconds() -> float:
+    """Return the processor time of this process and of all its workers that have ended."""
+    return process_time() + sum(getrusage(RUSAGE_CHILDREN)[:2])
 
 
 @main.command()
@@ -99,10 +121,16 @@ def block(found: dict[str, Any]) -> str:
         f"{' / '.join(protocols)}. Means over scenes; s: processor seconds a scene, on a busy machine.",
         "",
     ]
-    lines += [f"| | {' | '.join(COLUMNS.values())} | s |", "| --- |" + " ---: |" * (len(COLUMNS) + 1)]
+    shown = {
+        key: title
+        for key, title in COLUMNS.items()
+        if any(one["figures"].get(key) is not None for one in settings.values())
+    }
+    lines += [f"| | {' | '.join(shown.values())} | s |", "| --- |" + " ---: |" * (len(shown) + 1)]
     for name, one in settings.items():
-        cells = [f"{one['figures'][key]:.3f}" if one["figures"][key] is not None else "–" for key in COLUMNS]
-        lines.append(f"| {name} | {' | '.join(cells)} | {one['seconds']:.1f} |")
+        values = [(one["figures"].get(key), 3) for key in shown] + [(one["seconds"], 1)]
+        cells = ["–" if value is None else f"{value:.{digits}f}" for value, digits in values]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 

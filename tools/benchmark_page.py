@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from traj_diffusion.evaluation.tables import MAIN, WOSAC_FIELDS
+from traj_diffusion.evaluation.tables import WOSAC_FIELDS, main_rows
 
 START = "<!-- benchmark: written by tools/benchmark_page.py from docs/figures/benchmark.json -->\n"
 END = "<!-- end of benchmark -->\n"
@@ -29,7 +29,8 @@ def main() -> None:
 def collect(found: Path, out: Path) -> None:
     """Keep of a benchmark's JSON what the table shows."""
     whole = json.loads(found.read_text(encoding="utf-8"))
-    means = [pattern.format(runs=whole["protocol"]["rollouts"]) for pattern in MAIN]
+    count = whole["protocol"]["rollouts"]
+    means = [pattern.format(runs=count) for pattern in main_rows([count])]
     runs = {
         name: {
             "protocol": run["protocol"],
@@ -67,10 +68,11 @@ def block(figures: dict[str, Any]) -> str:
     lines += ["", f"| {figures['scenes']} scenes | {' | '.join(runs)} |", "| --- |" + " ---: |" * len(runs)]
     count = figures["protocol"]["rollouts"]
     rows = [("wosac", field, title) for field, title in WOSAC_FIELDS.items()]
-    rows += [("means", pattern.format(runs=count), title) for pattern, title in MAIN.items()]
+    rows += [("means", pattern.format(runs=count), title) for pattern, title in main_rows([count]).items()]
     for group, name, title in rows:
-        cells = " | ".join(_cell(run[group].get(name)) for run in runs.values())
-        lines.append(f"| {title.strip()} | {cells} |")
+        cells = [_cell(run[group].get(name)) for run in runs.values()]
+        if set(cells) != {"–"}:
+            lines.append(f"| {title.strip()} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 

@@ -26,8 +26,22 @@ def test_the_page_holds_what_was_measured(tool: Any) -> None:
     assert tool.START + tool.block(found) + tool.END in page
 
 
-def test_a_figure_that_no_scene_has_is_a_dash(tool: Any) -> None:
-    figures = dict.fromkeys(tool.COLUMNS) | {"means joint_apd": 1.5}
-    one = {"protocol": "as ever", "seconds": 2.0, "guidance": None, "figures": figures}
-    row = tool.block({"settings": {"4 steps": one}}).splitlines()[-1]
-    assert row == "| 4 steps | – | – | – | – | – | – | 1.500 | 2.0 |"
+def test_a_figure_that_a_setting_has_not_is_a_dash_and_one_that_none_has_no_column(tool: Any) -> None:
+    figures = dict.fromkeys(tool.COLUMNS)
+    one = {"protocol": "as ever", "seconds": 2.0, "guidance": None, "figures": figures | {"means joint_apd": 1.5}}
+    other = one | {"seconds": None, "figures": figures | {"wosac metametric": 0.7}}
+    text = tool.block({"settings": {"4 steps": one, "8 steps": other}}).splitlines()
+    assert text[-4] == "| | meta-metric | diversity (APD), m | s |"
+    assert text[-2:] == ["| 4 steps | – | 1.500 | 2.0 |", "| 8 steps | 0.700 | – | – |"]
+
+
+def test_settings_are_the_steps_and_rates_that_are_asked_for(tool: Any) -> None:
+    assert [name for name in tool.SETTINGS if "," not in name] == [
+        "1 step",
+        "2 steps",
+        "4 steps",
+        "8 steps",
+        "16 steps",
+    ]
+    fast = [one for one in tool.SETTINGS.values() if one.replan_every == 1]
+    assert [one.steps for one in fast] == [tool.DEFAULT_STEPS]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,29 +40,60 @@ def test_baselines_are_scored_once_and_tables_follow_from_the_figures(tool: Any,
         {"file": "crossing.scene.npz", "id": "crossing", "light_steps": 91, "third": 1},
     ]
     (tmp_path / "list.json").write_text(json.dumps(listed))
-    words = ("score", tmp_path / "list.json", "--out", tmp_path / "work", "--policy", "idm", "--policy", "log_replay")
+    words = (
+        "score",
+        tmp_path / "list.json",
+        "--out",
+        tmp_path / "work",
+        "--policy",
+        "mine=idm",
+        "--policy",
+        "log_replay",
+    )
     found = json.loads(run(tool, *words))
-    kept = (tmp_path / "work" / "idm.rows.jsonl").read_bytes()
+    kept = (tmp_path / "work" / "mine.rows.jsonl").read_bytes()
     assert json.loads(run(tool, *words)) == found
-    assert (tmp_path / "work" / "idm.rows.jsonl").read_bytes() == kept
+    assert (tmp_path / "work" / "mine.rows.jsonl").read_bytes() == kept
     assert list(found["parts"]) == ["all scenes", "with lights", "without lights", "third 0", "third 1"]
     assert found["parts"]["with lights"] == found["parts"]["third 1"]
-    whole, lit, dark = (found["parts"][part]["idm"] for part in ("all scenes", "with lights", "without lights"))
+    whole, lit, dark = (found["parts"][part]["mine"] for part in ("all scenes", "with lights", "without lights"))
     mean = (lit["means"]["joint_apd"]["mean"] + dark["means"]["joint_apd"]["mean"]) / 2
     assert whole["means"]["joint_apd"]["mean"] == pytest.approx(mean)
     assert whole["wosac"]["metametric"]["scenes"] == 1  # the crossing has no road edges
     page, figures = tmp_path / "page.md", tmp_path / "figures.json"
     figures.write_text(json.dumps(found))
-    page.write_text(f"before\n{tool.START}old\n{tool.END}after\n")
-    run(tool, "write", figures, page)
+    start, end = tool.marks()
+    page.write_text(f"before\n{start}old\n{end}after\n")
+    run(tool, "write", figures, page, "--whole", "third 0", "--whole", "all scenes")
     text = page.read_text()
-    assert text == f"before\n{tool.START}{tool.block(found, 'all scenes')}{tool.END}after\n"
+    assert text == f"before\n{start}{tool.block(found, ['third 0', 'all scenes'])}{end}after\n"
+    assert "| third 0: 1 scenes | mine | log_replay |" in text
+    assert "| all scenes: 2 scenes | mine | log_replay |" in text
     assert f"{whole['wosac']['metametric']['mean']:.3f}" in text
     assert "R = 32 rollouts, K = 1, replanned at 2 Hz" in text
+    assert "| joint minADE@6 3 s, m |" in text
+    assert "| joint minADE@32 5 s, m |" in text
+    row = next(line for line in text.splitlines() if line.startswith("| realism meta-metric of 2024"))
+    assert row.count("(1)") == 0  # of the one scene in its part, all have it
+    assert text.count("| realism meta-metric of 2024") == 2
+
+
+def test_a_list_of_what_can_be_scored_says_what_cannot(tool: Any, tmp_path: Path) -> None:
+    whole = straight_road()
+    short = replace(whole.history_only(), id="short")
+    for scene in (whole, short):
+        save_scene(scene, tmp_path / f"{scene.id}.scene.npz")
+    (tmp_path / "broken.scene.npz").write_bytes((tmp_path / f"{whole.id}.scene.npz").read_bytes()[:-200])
+    result = CliRunner().invoke(tool.main, ["list", f"made up={tmp_path}"], catch_exceptions=False)
+    assert "short: 0 s of future; 3 s are the least" in result.stderr
+    assert "broken.scene.npz" in result.stderr
+    (entry,) = json.loads(result.stdout)
+    assert (entry["id"], entry["set"], entry["future"]) == (whole.id, "made up", 8.0)
+    assert list(tool.parts([entry])) == ["all scenes", "without lights", "made up"]
 
 
 def test_columns_of_two_files_stand_in_one_table_of_the_part_that_is_asked_for(tool: Any) -> None:
-    mean = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    mean = {"mean": 0.5, "low": 0.4, "high": 0.6, "scenes": 1}
     figures = {"protocol": "as ever", "scenes": 2, "wosac": {"metametric": mean}, "means": {}}
     one, other = (
         {
@@ -71,11 +103,12 @@ def test_columns_of_two_files_stand_in_one_table_of_the_part_that_is_asked_for(t
         }
         for name in ("mine", "yours")
     )
-    text = tool.block(tool.merged([one, other]), "third 2")
+    text = tool.block(tool.merged([one, other]), ["third 2"])
     assert "| third 2: 1 scenes | mine | yours |" in text
-    assert "| all scenes (2) | 0.500 [0.400, 0.600] | 0.500 [0.400, 0.600] |" in text
+    assert "| all scenes (2) | 0.500 [0.400, 0.600] (1) | 0.500 [0.400, 0.600] (1) |" in text
+    assert "minADE" not in text  # which none of them has
     with pytest.raises(SystemExit, match="no part 'third 9'; known: all scenes, third 2"):
-        tool.block(one, "third 9")
+        tool.block(one, ["third 9"])
     with pytest.raises(SystemExit, match="cannot stand in one table"):
         tool.merged([one, other | {"scenes": "others.json"}])
     fewer = other | {"parts": {"third 2": other["parts"]["third 2"]}}
@@ -83,13 +116,14 @@ def test_columns_of_two_files_stand_in_one_table_of_the_part_that_is_asked_for(t
 
 
 @pytest.mark.parametrize(
-    ("page", "files", "part"),
+    ("page", "files", "wholes"),
     [
-        ("baselines.md", ["figures/baselines.json"], "all scenes"),
-        ("model.md", ["results/small_dev.json", "figures/baselines.json"], "third 2"),
+        ("baselines.md", ["figures/baselines.json"], ["all scenes"]),
+        ("model.md", ["results/small_dev.json", "figures/baselines.json"], ["third 2"]),
     ],
 )
-def test_pages_hold_what_was_measured(tool: Any, page: str, files: list[str], part: str) -> None:
+def test_pages_hold_what_was_measured(tool: Any, page: str, files: list[str], wholes: list[str]) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     found = tool.merged([json.loads((ROOT / "docs" / name).read_text(encoding="utf-8")) for name in files])
-    assert f"{tool.START}{tool.block(found, part)}{tool.END}" in text
+    start, end = tool.marks()
+    assert f"{start}{tool.block(found, wholes)}{end}" in text

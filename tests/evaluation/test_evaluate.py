@@ -27,9 +27,9 @@ from traj_diffusion.evaluation import (
 from traj_diffusion.evaluation.evaluate import rollouts_of, unpacked
 from traj_diffusion.evaluation.log_baselines import log_rollouts
 from traj_diffusion.evaluation.tables import wosac_summary
-from traj_diffusion.metrics import wosac
+from traj_diffusion.metrics import AgentSet, wosac
 from traj_diffusion.policies import ConstantVelocity
-from traj_diffusion.scene import Rollouts, Scene, save_scene
+from traj_diffusion.scene import Lights, Rollouts, Scene, save_scene
 from traj_diffusion.sim_adapter import rollout
 from traj_diffusion.testing import make_scene, straight_road
 
@@ -57,6 +57,57 @@ def test_a_row_holds_the_official_score_and_all_other_figures() -> None:
     assert min(row.joint_ade) == pytest.approx(row.metrics["joint_min_ade@4/8s"])
     assert np.mean(row.joint_ade) == pytest.approx(row.metrics["mean_ade@4/8s"])
     assert [sum(row.ranks[axis]) for axis in ("along", "across")] == pytest.approx([2, 2])
+
+
+def test_a_row_holds_the_meta_metric_of_another_year_of_the_same_rollouts() -> None:
+    scene = straight_road()
+    row = SceneRow.from_row(score_row(scene, noisy(scene)).to_row())
+    other = wosac.score(scene, noisy(scene), "sim_agents_2024_leaderboard")
+    assert row.wosac is not None
+    assert row.metrics["metametric_2024"] == other.metametric != row.wosac.metametric
+    bare = make_scene(np.array([[0.0, 0]]), np.array([[9.0, 0]]))  # a map without road edges
+    assert "no road edge" in score_row(bare, noisy(bare)).metrics.absent["metametric_2024"]
+
+
+def test_displacement_is_given_for_six_samples_too() -> None:
+    scene = straight_road()
+    found = score_row(scene, log_rollouts(scene, 8, noise=2.0)).metrics
+    few = log_rollouts(scene, 6, noise=2.0)  # the first ones of those
+    for seconds in (3, 5, 8):
+        assert found[f"joint_min_ade@6/{seconds}s"] == score_row(scene, few).metrics[f"joint_min_ade@6/{seconds}s"]
+        assert found[f"joint_min_ade@6/{seconds}s"] >= found[f"joint_min_ade@8/{seconds}s"]
+
+
+def test_a_recording_of_six_seconds_is_scored_over_six_and_the_table_says_so() -> None:
+    whole = straight_road()
+    scene = shortened(whole, 71)
+    row = SceneRow.from_row(score_row(scene, rollout(scene, ConstantVelocity(), rollouts=4)).to_row())
+    assert row.protocol.seconds == 6.0
+    assert "joint_min_ade@4/5s" in row.metrics
+    assert row.metrics.absent["joint_min_ade@4/8s"] == "the rollouts end after 6 s"
+    assert "replanned at 2 Hz, scored over 6 s" in run_table([Run("cv", {}, [row])])
+    replayed = score_row(scene, log_rollouts(scene, 4))  # which hold no more than the recording
+    assert replayed.metrics["joint_min_ade@4/5s"] == 0
+    with pytest.raises(BadRollouts, match="10 steps per run; 60 or more fit"):
+        score_row(scene, rollout(scene, ConstantVelocity(), rollouts=4, seconds=1.0))
+
+
+def shortened(scene: Scene, steps: int) -> Scene:
+    names = ("position", "heading", "velocity", "size", "valid")
+    agents = replace(scene.agents, **{name: getattr(scene.agents, name)[:, :steps] for name in names})
+    return replace(scene, agents=agents, lights=Lights.none(steps))
+
+
+def test_all_simulated_agents_count_where_they_are_asked_for() -> None:
+    scene = straight_road()
+    scene = replace(scene, ego=None, agents=replace(scene.agents, to_predict=np.zeros(len(scene.agents), bool)))
+    rollouts = rollout(scene, ConstantVelocity(), rollouts=4)
+    assert "joint_min_ade@4/8s" not in score_row(scene, rollouts).metrics
+    row = score_row(scene, rollouts, agents=AgentSet.SIMULATED)
+    assert row.metrics["joint_min_ade@4/8s"] == pytest.approx(0, abs=1e-6)
+    assert len(row.joint_ade) == 4
+    run = Run("cv", {"agents": str(AgentSet.SIMULATED)}, [row])
+    assert "beside WOSAC all simulated agents count" in run.protocol
 
 
 def test_a_row_goes_through_json_and_aggregates_the_same() -> None:

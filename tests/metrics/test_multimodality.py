@@ -18,8 +18,8 @@ from traj_diffusion.metrics.multimodality import (
     rank_histogram,
     volume,
 )
-from traj_diffusion.metrics.routes import route_modes
-from traj_diffusion.scene import LaneType, MapKind, Rollouts, Scene
+from traj_diffusion.metrics.routes import left_routes, route_modes
+from traj_diffusion.scene import Csr, LaneType, MapKind, Rollouts, Routes, Scene
 from traj_diffusion.testing import crossing, make_map, make_scene, straight_road
 
 Replay = Callable[..., Rollouts]
@@ -167,6 +167,17 @@ def test_routes_that_rollouts_take_at_a_fork(replay: Replay) -> None:
     assert figures["route_undecided_rate"] == Tally(1.0, 4)  # the slow one is not at the fork yet
     missed = route_modes(match(scene, replay(scene, position=position[:2], **_shape(2))))
     assert missed["route_log_recall"] == Tally(0.0, 1)
+
+
+def test_who_ends_beside_his_route_has_left_it_and_who_ends_ahead_of_it_has_not(replay: Replay) -> None:
+    scene = fork()
+    route = Routes(Csr.from_lists([[0, 2]]), np.ones(1, np.uint8))
+    scene = replace(scene, routes=route)
+    position = np.stack([towards(0.0), towards(0.8), towards(0.0, speed=2.0), towards(0.0, speed=12.0)])
+    assert left_routes(match(scene, replay(scene, position=position, **_shape(4))))["route_left_rate"] == Tally(1.0, 4)
+    away = replace(scene, routes=Routes(Csr.from_lists([[0, 1]]), np.ones(1, np.uint8)))  # which the log leaves
+    none = left_routes(match(away, replay(away, position=position, **_shape(4))))["route_left_rate"]
+    assert none == Absent("no counted vehicle keeps to a route in the log")
 
 
 def _shape(runs: int) -> dict[str, np.ndarray]:

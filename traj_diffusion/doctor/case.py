@@ -152,6 +152,14 @@ class Case:
                     handed[row, who, future] = action[row, who.roll(1 + future % (len(who) - 1))]
         return self.subject.drive(handed, self.batch)
 
+    def in_world(self, motion: Motion) -> tuple[Float[Tensor, "B A K T 2"], Float[Tensor, "B A K T"]]:
+        """Return positions and headings of a motion in the frame in which agents, map and lights lie."""
+        pose = self.batch.conditioning.pose[:, :, None, None]
+        cos, sin = pose[..., 2].cos(), pose[..., 2].sin()
+        x, y = motion.position[..., 0], motion.position[..., 1]
+        place = torch.stack([cos * x - sin * y, sin * x + cos * y], -1) + pose[..., :2]
+        return place, motion.heading + pose[..., 2]
+
     def min_ade(self, position: Float[Tensor, "B A K F 2"]) -> float:
         """Return the mean over moving agents of the smallest mean distance [m] of K futures to the record."""
         return float(self.per_agent_ade(position).amin(-1)[self.moving].mean())

@@ -14,7 +14,9 @@ from traj_diffusion.datasets.conditioning import ABSENT_ROUTE, KIND_OF_CODE, PLA
 from traj_diffusion.doctor.case import HIGH, Case, rounded
 from traj_diffusion.doctor.findings import Finding, NotApplicable, Series, judged
 from traj_diffusion.doctor.symmetry import OF_BATCH, PER_AGENT, PER_LIGHT
+from traj_diffusion.doctor.violations import reds_run, routes_left
 from traj_diffusion.geometry import wrap_angle
+from traj_diffusion.kinematics import Motion
 from traj_diffusion.scene import MapKind
 from traj_diffusion.training.batch import Batch
 
@@ -86,6 +88,8 @@ def without_lights(batch: Batch) -> Batch:
 def other_lights(batch: Batch) -> Batch:
     """Return the batch with the states of lights exchanged for other ones that occur."""
     c = batch.conditioning
+    if not c.light_valid.any():
+        return batch
     seen = c.light_state[c.light_valid].unique()
     place = torch.searchsorted(seen, c.light_state.clamp(max=int(seen.max())))
     state = seen[(place + 1) % len(seen)] if len(seen) > 1 else torch.where(c.light_state == 4, 6, 4)
@@ -139,7 +143,11 @@ def conditioning_lights(case: Case) -> Finding:
     if not lit.any():
         raise NotApplicable("no example of the data with a light has a moving agent")
     parts = {"directions": turned_lights}
-    return _judge(case, "conditioning.lights", "the light", without_lights, other_lights, lit, parts)
+
+    def told(sampled: Motion, deaf: Motion) -> str:
+        return reds_run(case, sampled, deaf).say("vehicles facing a red light", "pass it within 3 s")
+
+    return _judge(case, "conditioning.lights", "the light", without_lights, other_lights, lit, parts, told)
 
 
 def conditioning_route(case: Case) -> Finding:
@@ -147,7 +155,11 @@ def conditioning_route(case: Case) -> Finding:
     routed = case.moving & (case.batch.conditioning.route != ABSENT_ROUTE).any(-1)
     if not routed.any():
         raise NotApplicable("no moving agent of the data has a route")
-    return _judge(case, "conditioning.route", "the route", without_route, other_route, routed, {})
+
+    def told(sampled: Motion, deaf: Motion) -> str:
+        return routes_left(case, sampled, deaf).say("vehicles that keep to their route", "leave it")
+
+    return _judge(case, "conditioning.route", "the route", without_route, other_route, routed, {}, told)
 
 
 def conditioning_agents(case: Case) -> Finding:
@@ -237,9 +249,19 @@ def focus(batch: Batch, rows: Tensor, others: str, company: int = _COMPANY) -> B
 
 
 def _judge(
-    case: Case, check: str, what: str, without: Change, other: Change, concerned: Tensor, parts: Mapping[str, Change]
+    case: Case,
+    check: str,
+    what: str,
+    without: Change,
+    other: Change,
+    concerned: Tensor,
+    parts: Mapping[str, Change],
+    violations: Callable[[Motion, Motion], str] | None = None,
 ) -> Finding:
-    """`parts` are exchanged one by one, to see that each of them is heard; those that are all alike tell nothing."""
+    """`parts` are exchanged one by one, to see that each of them is heard; those that are all alike tell nothing.
+
+    `violations` says what samples do with and without it that they must not do.
+    """
     gone, exchanged = without(case.batch), other(case.batch)
     no_part, other_part = case.network(gone), case.network(exchanged)
     without_it, with_other, ratios = [], [], []
@@ -250,7 +272,9 @@ def _judge(
         with_other.append(_change(own, among, case.mask))
     before = case.min_ade(case.sampled.position)
     drawn = case.draw(gone)
-    after = case.min_ade(case.motion(drawn).position)
+    deaf = case.motion(drawn)
+    after = case.min_ade(deaf.position)
+    told = "" if violations is None else f"; {violations(case.sampled, deaf)}"
     heard = {
         f"the network, asked without {what}": max(without_it),
         f"the network, with {what} exchanged": max(with_other),
@@ -263,7 +287,7 @@ def _judge(
         bound = case.network(altered)
         changes = [_change(case.estimate(case.bound, ratio), case.estimate(bound, ratio), case.mask) for ratio in HIGH]
         heard[f"the network, with {name} of {what} exchanged"] = max(changes)
-    return _finding(check, what, heard, ratios, after / before)
+    return _finding(check, what, heard, ratios, after / before, told)
 
 
 def same_shown(one: Batch, other: Batch) -> bool:
@@ -276,10 +300,12 @@ def _change(before: Tensor, after: Tensor, mask: Tensor) -> float:
     return float(((after - before) * mask).norm() / (before * mask).norm().clamp(min=1e-9))
 
 
-def _finding(check: str, what: str, heard: dict[str, float], ratios: list[float], ade: float) -> Finding:
+def _finding(
+    check: str, what: str, heard: dict[str, float], ratios: list[float], ade: float, told: str = ""
+) -> Finding:
     series = (Series(f"loss with {what} exchanged, over that with it", "sigma / alpha", HIGH, {what: rounded(ratios)}),)
     mean = sum(ratios) / len(ratios)
-    shown = f"the loss is {mean:.3f} times as high with {what} exchanged, minADE {ade:.3f} times without"
+    shown = f"the loss is {mean:.3f} times as high with {what} exchanged, minADE {ade:.3f} times without{told}"
     deaf = min(heard, key=lambda name: heard[name])
     if heard[deaf] < DEAF:
         return judged(

@@ -91,7 +91,7 @@ def overlap(case: Case) -> Finding:
 
 def _overlap_rate(case: Case, motion: Motion) -> float:
     c = case.batch.conditioning
-    position, heading = _world(case, motion)
+    position, heading = case.in_world(motion)
     hits = count = 0
     for row in range(len(c.valid)):
         there, runs = c.valid[row], position.shape[2]
@@ -113,14 +113,6 @@ def _overlap_rate(case: Case, motion: Motion) -> float:
     return hits / count
 
 
-def _world(case: Case, motion: Motion) -> tuple[Tensor, Tensor]:
-    pose = case.batch.conditioning.pose[:, :, None, None]
-    cos, sin = pose[..., 2].cos(), pose[..., 2].sin()
-    x, y = motion.position[..., 0], motion.position[..., 1]
-    place = torch.stack([cos * x - sin * y, sin * x + cos * y], -1) + pose[..., :2]
-    return place, motion.heading + pose[..., 2]
-
-
 def offroad(case: Case) -> Finding:
     """Vehicles that are on a lane must stay on lanes as long as recorded actions keep them there."""
     sampled, recorded, strange = (_off_lane_rate(case, m) for m in (case.sampled, case.recorded, case.handed_round))
@@ -137,7 +129,7 @@ def offroad(case: Case) -> Finding:
 
 def _off_lane_rate(case: Case, motion: Motion) -> float:
     c, pieces = case.batch.conditioning, case.batch.map
-    position, _ = _world(case, motion)
+    position, _ = case.in_world(motion)
     off = count = 0
     for row in range(len(c.valid)):
         map_row = min(row, len(pieces.code) - 1)

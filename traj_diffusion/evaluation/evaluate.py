@@ -14,9 +14,10 @@ from traj_diffusion.datasets.submissions import read_submission
 from traj_diffusion.errors import BadInput, BadRollouts, BadScene
 from traj_diffusion.evaluation.log_baselines import LOG_NOISE, LOG_REPLAY, NOISE, log_rollouts
 from traj_diffusion.evaluation.pool import over_scenes
-from traj_diffusion.evaluation.rows import CONFIG, Rows, Run, SceneRow
+from traj_diffusion.evaluation.rows import CONFIG, OTHER_YEARS, Rows, Run, SceneRow
 from traj_diffusion.evaluation.run import RunSettings, roll_out
 from traj_diffusion.evaluation.score_row import score_row
+from traj_diffusion.metrics import AgentSet
 from traj_diffusion.scene import Policy, Rollouts, Scene, rollouts_path
 
 Entry = Policy | str | Path
@@ -66,15 +67,17 @@ def evaluate(
     engine: str = "own",
     workers: int | None = 1,
     allow_missing: bool = False,
+    agents: AgentSet = AgentSet.EVALUATED,
     progress: Callable[[str], None] = lambda scene: None,
 ) -> Run:
     """Return one row per scene of a source, each made once: finished ones are kept in the file at `path`.
 
     A scene whose file or rollouts changed is scored anew. Rows do not depend on `workers` (None: one per core), nor on
-    what was killed before. Raises BadRollouts where rollouts do not fit their scene and, after all others are scored,
-    where scenes have none (naming them) unless they may be missing; BadInput where the file is of other settings.
+    what was killed before. All figures but WOSAC's count `agents`. Raises BadRollouts where rollouts do not fit their
+    scene and, after all others are scored, where scenes have none (naming them) unless they may be missing; BadInput
+    where the file is of other settings.
     """
-    kept, seen = Rows(path, made_of(entry, settings, config, engine)), dict[str, Path]()
+    kept, seen = Rows(path, made_of(entry, settings, config, engine, agents)), dict[str, Path]()
     found, missing, digests = list[SceneRow](), dict[str, str](), dict[str, str]()
 
     def known(scene_id: str, file: Path) -> bool:
@@ -98,7 +101,7 @@ def evaluate(
                         continue
                 yield file, scene
 
-    job = partial(_made, settings=settings, config=config, engine=engine)
+    job = partial(_made, settings=settings, config=config, engine=engine, agents=agents)
     for scene, made in over_scenes(unfinished(), entry, job, workers):
         if isinstance(made, str):
             missing[scene.id] = made
@@ -111,28 +114,41 @@ def evaluate(
             f"{entry_name(entry)}: no rollouts for {len(missing)} of {len(missing) + len(found)} scenes: "
             f"{', '.join(missing)} ({next(iter(missing.values()))}){hint}"
         )
-    return Run(entry_name(entry), run_settings(entry, settings, config, engine), _by_id(found), missing)
+    return Run(entry_name(entry), run_settings(entry, settings, config, engine, agents), _by_id(found), missing)
 
 
-def made_of(entry: Entry, settings: RunSettings, config: str, engine: str) -> dict[str, Any]:
+def made_of(
+    entry: Entry, settings: RunSettings, config: str, engine: str, agents: AgentSet = AgentSet.EVALUATED
+) -> dict[str, Any]:
     """Return all that decides an entry's figures beside the scenes: its weights, how it was run, how it is scored."""
     fingerprint = "" if isinstance(entry, str | Path) else str(getattr(entry, "fingerprint", ""))
-    told = run_settings(entry, settings, config, engine)
-    return {"name": entry_name(entry), "fingerprint": fingerprint, "version": __version__, "settings": told}
+    told = run_settings(entry, settings, config, engine, agents)
+    made = {"name": entry_name(entry), "fingerprint": fingerprint, "version": __version__, "settings": told}
+    return made | {"also": list(OTHER_YEARS)}
 
 
-def run_settings(entry: Entry, settings: RunSettings, config: str, engine: str) -> dict[str, Any]:
+def run_settings(
+    entry: Entry, settings: RunSettings, config: str, engine: str, agents: AgentSet = AgentSet.EVALUATED
+) -> dict[str, Any]:
     """Return how an entry is run and scored; files say for themselves how they were run."""
-    return {**({} if isinstance(entry, Path) else asdict(settings)), "config": config, "engine": engine}
+    scored = {"config": config, "engine": engine, "agents": str(agents)}
+    return {**({} if isinstance(entry, Path) else asdict(settings)), **scored}
 
 
-def _made(entry: Entry, scene: Scene, settings: RunSettings, config: str, engine: str) -> dict[str, Any] | str:
+def _made(
+    entry: Entry,
+    scene: Scene,
+    settings: RunSettings,
+    config: str,
+    engine: str,
+    agents: AgentSet = AgentSet.EVALUATED,
+) -> dict[str, Any] | str:
     """Return the row of a scene as plain values, or why the entry has no rollouts for it."""
     try:
         rollouts = rollouts_of(entry, scene, settings)
     except BadScene as error:
         return str(error)
-    return score_row(scene, rollouts, config, engine).to_row()
+    return score_row(scene, rollouts, config, engine, agents).to_row()
 
 
 def _note(scene_id: str, file: Path, seen: dict[str, Path]) -> None:

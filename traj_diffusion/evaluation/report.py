@@ -13,7 +13,7 @@ from traj_diffusion import __version__
 from traj_diffusion.errors import BadInput
 from traj_diffusion.evaluation import report_plots as plots
 from traj_diffusion.evaluation.rows import Run, load_run
-from traj_diffusion.evaluation.tables import MAIN, WOSAC_FIELDS, captions, main_name, metric_summary, wosac_summary
+from traj_diffusion.evaluation.tables import WOSAC_FIELDS, captions, main_name, metric_summary, rows_of, wosac_summary
 from traj_diffusion.scene import atomic_path
 
 _STYLE = """
@@ -144,7 +144,7 @@ def _table(runs: Sequence[Run]) -> str:
         means = [None if one is None else one.fields[field] for one in official]
         cells = [_cell(mean.mean, mean.low, mean.high) if mean and mean.scenes else "–" for mean in means]
         lines.append((title, cells))
-    for pattern, title in MAIN.items():
+    for pattern, title in rows_of(runs).items():
         found = [one.means.get(main_name(pattern, run)) for run, one in zip(runs, others, strict=True)]
         lines.append((title, [_cell(mean.mean, mean.low, mean.high) if mean else "–" for mean in found]))
     rows = "".join(

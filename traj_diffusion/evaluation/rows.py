@@ -14,24 +14,33 @@ from typing import Any
 import numpy as np
 
 from traj_diffusion.errors import BadInput
-from traj_diffusion.metrics import SceneScore, wosac
+from traj_diffusion.metrics import AgentSet, SceneScore, wosac
 
 CONFIG = "sim_agents_2025"
+OTHER_YEARS: Mapping[str, str] = {"sim_agents_2024_leaderboard": "metametric_2024"}
+"""Configurations whose meta-metric each row holds too, of the same features, and its name among the metrics."""
+SECONDS = 8.0
+"""Over how long rollouts are scored, where the recording goes on for as long."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How rollouts were made, as every table has to say: R, K, and how often plans were renewed (None: not known)."""
+    """How rollouts were made, as every table has to say: R, K, and how often plans were renewed (None: not known).
+
+    `seconds` of them were scored.
+    """
 
     rollouts: int
     futures: int | None
     replan_hz: float | None
+    seconds: float = SECONDS
 
     def __str__(self) -> str:
         rate = "replanning rate not recorded" if self.replan_hz is None else f"replanned at {self.replan_hz:g} Hz"
         if self.replan_hz == 0:
             rate = "never replanned"
-        return f"R = {self.rollouts} rollouts, K = {self.futures or 'not recorded'}, {rate}"
+        scored = "" if self.seconds == SECONDS else f", scored over {self.seconds:g} s"
+        return f"R = {self.rollouts} rollouts, K = {self.futures or 'not recorded'}, {rate}{scored}"
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,9 @@ class Run:
         protocols = sorted({str(row.protocol) for row in self.rows})
         engine = " by the official package" if self.settings.get("engine") == "official" else ""
         rules = f"WOSAC {self.settings.get('config', CONFIG)}{engine}"
-        return f"{rules}; {' / '.join(protocols)}; {len(self.rows)} scenes"
+        agents = str(self.settings.get("agents", AgentSet.EVALUATED))
+        whom = "" if agents == AgentSet.EVALUATED else f"; beside WOSAC {agents} agents count"
+        return f"{rules}; {' / '.join(protocols)}; {len(self.rows)} scenes{whom}"
 
 
 class Rows:

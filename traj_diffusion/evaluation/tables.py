@@ -1,6 +1,6 @@
 """Text tables of runs: WOSAC with intervals, and the main figures beside it. Each names the rules it was made by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,10 +28,19 @@ WOSAC_FIELDS: Mapping[str, str] = {
 """Official names of a table's rows, and what they are called there."""
 
 MAIN: Mapping[str, str] = {
-    "joint_min_ade@{runs}/8s": "joint minADE 8 s, m",
-    "joint_min_fde@{runs}/8s": "joint minFDE 8 s, m",
-    "marginal_min_ade@{runs}/8s": "per-agent minADE 8 s, m",
-    "joint_miss_rate_argoverse@{runs}/8s": "joint miss rate (2 m)",
+    "metametric_2024": "realism meta-metric of 2024",
+    "joint_min_ade@6/3s": "joint minADE@6 3 s, m",
+    "joint_min_ade@6/5s": "joint minADE@6 5 s, m",
+    "joint_min_ade@6/8s": "joint minADE@6 8 s, m",
+    "joint_min_ade@{runs}/3s": "joint minADE@{runs} 3 s, m",
+    "joint_min_ade@{runs}/5s": "joint minADE@{runs} 5 s, m",
+    "joint_min_ade@{runs}/8s": "joint minADE@{runs} 8 s, m",
+    "joint_min_fde@{runs}/8s": "joint minFDE@{runs} 8 s, m",
+    "marginal_min_ade@{runs}/8s": "per-agent minADE@{runs} 8 s, m",
+    "joint_miss_rate_argoverse@6/8s": "joint miss rate@6 8 s (2 m)",
+    "joint_miss_rate_argoverse@{runs}/3s": "joint miss rate@{runs} 3 s (2 m)",
+    "joint_miss_rate_argoverse@{runs}/5s": "joint miss rate@{runs} 5 s (2 m)",
+    "joint_miss_rate_argoverse@{runs}/8s": "joint miss rate@{runs} 8 s (2 m)",
     "joint_energy_score": "joint energy score, m",
     "joint_apd": "diversity (joint APD), m",
     "coverage_90_along": "logs in the 90 % set, along",
@@ -58,9 +67,34 @@ def metric_summary(run: Run) -> Summary:
     return summary([row.metrics for row in run.rows])
 
 
+def main_rows(rollouts: Collection[int]) -> dict[str, str]:
+    """Return `MAIN` for runs of so many rollouts: pattern and title, each figure once.
+
+    >>> [title for title in main_rows([32]).values() if "minADE" in title and "8 s" in title]
+    ['joint minADE@6 8 s, m', 'joint minADE@32 8 s, m', 'per-agent minADE@32 8 s, m']
+    """
+    counts = sorted(set(rollouts))
+    shown = str(counts[0]) if len(counts) == 1 else "K"
+    found: dict[str, str] = {}
+    for pattern, title in MAIN.items():
+        title = title.format(runs=shown)
+        if title not in found.values():
+            found[pattern] = title
+    return found
+
+
+def rows_of(runs: Sequence[Run]) -> dict[str, str]:
+    """Return the rows of `MAIN` in a table of these runs."""
+    return main_rows([_rollouts(run) for run in runs])
+
+
 def main_name(pattern: str, run: Run) -> str:
     """Return a name of `MAIN` for a run: displacement errors carry the number of rollouts."""
-    return pattern.format(runs=run.rows[0].protocol.rollouts if run.rows else 0)
+    return pattern.format(runs=_rollouts(run))
+
+
+def _rollouts(run: Run) -> int:
+    return run.rows[0].protocol.rollouts if run.rows else 0
 
 
 def run_table(runs: Sequence[Run]) -> str:
@@ -70,7 +104,7 @@ def run_table(runs: Sequence[Run]) -> str:
     cells = [["", *(run.name for run in runs)]]
     for field, title in WOSAC_FIELDS.items():
         cells.append([title, *("-" if one is None else _cell(one.fields[field]) for one in official)])
-    for pattern, title in MAIN.items():
+    for pattern, title in rows_of(runs).items():
         found = [one.means.get(main_name(pattern, run)) for run, one in zip(runs, others, strict=True)]
         cells.append([title, *("-" if mean is None else _cell(mean) for mean in found)])
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]

@@ -1,10 +1,13 @@
-"""Which way the rollouts go where lanes part: how many of the open routes are taken, and is the log's among them."""
+"""Which way the rollouts go where lanes part: how many of the open routes are taken, is the log's among them, and
+who leaves the route that he has."""
+
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from traj_diffusion.geometry import arc_length, wrap_angle
-from traj_diffusion.metrics.figures import Absent, Figures, Tally, absent
+from traj_diffusion.metrics.figures import Absent, Figures, Tally, absent, tally
 from traj_diffusion.metrics.matching import AgentSet, Matched, is_vehicle
 from traj_diffusion.scene import LaneType, MapKind, Origin
 
@@ -17,6 +20,56 @@ CLEARLY = 1.0
 _MAX_ROUTES = 32
 _DRIVES = 10.0
 _NAMES = ("route_coverage", "route_log_recall", "route_undecided_rate")
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way on from where a vehicle is: a chain of lanes, and its centre line from there on."""
+
+    rows: tuple[int, ...]  # of the map
+    line: Float64[np.ndarray, "p 2"]  # a point each metre, less the matched origin
+
+
+def left_routes(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figures:
+    """Return `route_left_rate`: share of (rollout, vehicle) pairs that end off their route. [0, 1], lower is better.
+
+    Counted are vehicles that begin on the route that the scene states for them and are on it in the log's last step. A
+    vehicle is off where its centre is more than 2.5 m from the centre lines of the route's lanes and of those beside
+    them: changing lanes leaves no route. Who ends ahead of the route's last point has not left it.
+    """
+    name, features = "route_left_rate", matched.scene.map
+    chosen = matched.counted(agents) & is_vehicle(matched.kind) & matched.log_valid[:, -1]
+    left = np.zeros(matched.valid.shape[:2])
+    counted = np.zeros(matched.valid.shape[:2], bool)
+    for agent in np.flatnonzero(chosen):
+        route = matched.scene.routes.lanes[int(matched.rows[agent])].tolist()
+        if not route:
+            continue
+        beside = {
+            int(row) for lane in route for way in (features.links.left, features.links.right) for row in way[lane]
+        }
+        lines = [features.polyline(row)[:, :2] - matched.origin[:2] for row in (*route, *sorted(beside - {*route}))]
+        lines = [line for line in lines if len(line) >= 2]
+        end = features.polyline(route[-1])[-2:, :2] - matched.origin[:2]
+        places = np.stack([matched.now_position[agent, :2], matched.log_position[agent, -1, :2]])
+        if not lines or len(end) < 2 or _off(places, lines, end).any():
+            continue
+        left[:, agent] = _off(matched.position[:, agent, -1, :2], lines, end)
+        counted[:, agent] = matched.valid[:, agent, -1]
+    return {name: tally(left, counted, "no counted vehicle keeps to a route in the log")}
+
+
+def _off(
+    places: Float64[np.ndarray, "n 2"], lines: list[Float64[np.ndarray, "_ 2"]], end: Float64[np.ndarray, "2 2"]
+) -> Bool[np.ndarray, " n"]:
+    """Return which places are beside all lines and not ahead of the last segment `end`."""
+    along = end[1] - end[0]
+    along = along / max(float(np.linalg.norm(along)), 1e-9)
+    offset = places - end[1]
+    ahead, aside = offset @ along, np.abs(offset @ np.array([-along[1], along[0]]))
+    gaps = np.array([min(_project(line, place)[1] for line in lines) for place in places])
+    off: Bool[np.ndarray, " n"] = (gaps > FOLLOWS) & ~((ahead > 0) & (aside < ahead))
+    return off
 
 
 def route_modes(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figures:
@@ -39,21 +92,21 @@ def route_modes(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figu
         return absent(_NAMES, "the map has no lane links" if len(features) else "the scene has no map")
     chosen = matched.counted(agents) & is_vehicle(matched.kind)
     last = max(1, round(1 / matched.dt))
-    paths = _with_now(matched.position, matched.now_position[None])
-    logs = _with_now(matched.log_position, matched.now_position)
-    reach = _travelled(logs)[:, -1] if matched.has_future else _at_present_speed(matched)
+    paths = with_now(matched.position, matched.now_position[None])
+    logs = with_now(matched.log_position, matched.now_position)
+    reach = travelled(logs)[:, -1] if matched.has_future else _at_present_speed(matched)
     coverage: list[float] = []
     recalled: list[bool] = []
     undecided = driven = 0
     for agent in np.flatnonzero(chosen & (reach >= _DRIVES)):
-        routes = _routes_ahead(matched, int(agent), float(reach[agent]))
+        routes = [way.line for way in ways_ahead(matched, int(agent), float(reach[agent]))]
         if len(routes) < 2:
             continue
-        taken = [_taken(path, routes, float(reach[agent]), last) for path in paths[:, agent]]
+        taken = [way_taken(path, routes, float(reach[agent]), last) for path in paths[:, agent]]
         coverage.append(len(set(taken) - {None}) / len(routes))
         undecided += sum(one is None for one in taken)
         driven += len(taken)
-        logged = _taken(logs[agent], routes, float(reach[agent]), last) if matched.has_future else None
+        logged = way_taken(logs[agent], routes, float(reach[agent]), last) if matched.has_future else None
         if logged is not None:
             recalled.append(logged in taken)
     if not coverage:
@@ -66,8 +119,8 @@ def route_modes(matched: Matched, agents: AgentSet = AgentSet.EVALUATED) -> Figu
     }
 
 
-def _routes_ahead(matched: Matched, agent: int, reach: float) -> list[Float64[np.ndarray, "p 2"]]:
-    """Return the centre lines of the lane chains that begin where the agent is, cut `reach` metres on.
+def ways_ahead(matched: Matched, agent: int, reach: float) -> list[Way]:
+    """Return the lane chains that begin where the agent is, cut `reach` metres on.
 
     Chains that part only beyond are one; a chain that the map ends earlier is as long as the map has it.
     """
@@ -92,7 +145,8 @@ def _routes_ahead(matched: Matched, agent: int, reach: float) -> list[Float64[np
             continue
         chains += [([*chain, row], length + arc_length(features.polyline(row)[:, :2])[-1]) for row in after]
     lines = [np.concatenate([features.polyline(row)[:, :2] for row in chain]) - matched.origin[:2] for chain in done]
-    return _different([_cut(line, matched.now_position[agent, :2], reach) for line in lines])
+    cut = [_cut(line, matched.now_position[agent, :2], reach) for line in lines]
+    return _different([Way(tuple(chain), line) for chain, line in zip(done, cut, strict=True)])
 
 
 def _project(line: Float64[np.ndarray, "p 2"], point: Float64[np.ndarray, " 2"]) -> tuple[float, float, float]:
@@ -115,26 +169,26 @@ def _cut(
     return np.stack([np.interp(at, length, line[:, axis]) for axis in range(2)], -1)
 
 
-def _different(lines: list[Float64[np.ndarray, "_ 2"]]) -> list[Float64[np.ndarray, "_ 2"]]:
-    """Return the lines without those that end on another that is kept: they offer no choice within reach."""
-    kept: list[Float64[np.ndarray, "_ 2"]] = []
-    for line in sorted(lines, key=len, reverse=True):
-        if all(np.linalg.norm(other - line[-1], axis=-1).min() > FOLLOWS for other in kept):
-            kept.append(line)
+def _different(ways: list[Way]) -> list[Way]:
+    """Return the ways without those that end on another that is kept: they offer no choice within reach."""
+    kept: list[Way] = []
+    for way in sorted(ways, key=lambda way: len(way.line), reverse=True):
+        if all(np.linalg.norm(other.line - way.line[-1], axis=-1).min() > FOLLOWS for other in kept):
+            kept.append(way)
     return kept
 
 
-def _taken(
+def way_taken(
     path: Float64[np.ndarray, "steps 2"], routes: list[Float64[np.ndarray, "_ 2"]], reach: float, last: int
 ) -> int | None:
     """Return which route the path follows in its `last` steps within `reach`, or None."""
-    end = path[_travelled(path) <= reach + 1e-6][-last:]
+    end = path[travelled(path) <= reach + 1e-6][-last:]
     gaps = [float(np.linalg.norm(end[:, None] - route[None], axis=-1).min(1).mean()) for route in routes]
     first, second = np.argsort(gaps, kind="stable")[:2]
     return int(first) if gaps[first] <= FOLLOWS and gaps[second] - gaps[first] >= CLEARLY else None
 
 
-def _with_now(
+def with_now(
     future: Float64[np.ndarray, "*shape F 3"], now: Float64[np.ndarray, "*other 3"]
 ) -> Float64[np.ndarray, "*shape steps 2"]:
     """Return x and y of the present step and of all that follow."""
@@ -142,7 +196,7 @@ def _with_now(
     return np.concatenate([first, future], axis=-2)[..., :2]
 
 
-def _travelled(path: Float64[np.ndarray, "*shape steps 2"]) -> Float64[np.ndarray, "*shape steps"]:
+def travelled(path: Float64[np.ndarray, "*shape steps 2"]) -> Float64[np.ndarray, "*shape steps"]:
     """Return the distance driven [m] up to each step."""
     steps = np.linalg.norm(np.diff(path, axis=-2), axis=-1)
     return np.concatenate([np.zeros((*steps.shape[:-1], 1)), np.cumsum(steps, axis=-1)], axis=-1)

@@ -17,7 +17,7 @@ from traj_diffusion.metrics.diversity import diversity
 from traj_diffusion.metrics.figures import Absent, Figures, Tally
 from traj_diffusion.metrics.matching import AgentSet, match
 from traj_diffusion.metrics.multimodality import multimodality
-from traj_diffusion.metrics.routes import route_modes
+from traj_diffusion.metrics.routes import left_routes, route_modes
 from traj_diffusion.metrics.safety import safety
 from traj_diffusion.scene import Rollouts, Scene
 
@@ -108,7 +108,7 @@ def score(
     """
     matched = match(scene, rollouts, steps=max(1, round(seconds / scene.dt)))
     figures = displacement(matched, samples, horizons, agents)
-    for metric in (diversity, multimodality, route_modes, safety):
+    for metric in (diversity, multimodality, route_modes, left_routes, safety):
         figures |= metric(matched, agents)
     for benchmark in CONVENTIONS:
         figures |= displacement_as(matched, benchmark)
