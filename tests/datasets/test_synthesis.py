@@ -261,6 +261,7 @@ def test_cars_turn_left_on_an_arrow_while_others_wait(scenes: list[Scene]) -> No
                 turns += bool((seen & on).any())
     assert waits > 2
     assert turns > 0
+    assert coverage(scenes[:SCENES_PER_NETWORK])["arrows"] > 2
 
 
 def test_cars_stop_at_red_lights(scenes: list[Scene]) -> None:
