@@ -75,12 +75,13 @@ def _read_entries(file: Path, entries: list[Entry]) -> Iterator[Scene]:
         yield early[entry.id] if wanted[entry.id] else early.pop(entry.id)
 
 
-def read_file(path: Path) -> Iterator[Scene]:
+def read_file(path: str | Path) -> Iterator[Scene]:
     """Yield the scenes of one file of any known format, recognised by its content."""
-    reader = find_reader(path)
+    file = Path(path)
+    reader = find_reader(file)
     if reader is None:
-        raise BadFile(f"{path}: not in a format that can be read; known are {known_formats()}")
-    yield from reader.read(path)
+        raise BadFile(f"{file}: not in a format that can be read; known are {known_formats()}")
+    yield from reader.read(file)
 
 
 def list_sources(source: str | Path) -> list[Entry]:

@@ -67,7 +67,7 @@ def table(found: dict[str, Any]) -> str:
         "turns by over 30 degrees": f"{turns['left']:,} left, {turns['right']:,} right; {turns['straight']:,} go on",
         "stops, starts": f"{holds['stopping']:,} come to a stop, {holds['starting']:,} start",
         "merges, yields": f"{holds['merges']:,} merge, {holds['yields']:,} give way and drive on",
-        "scenes with lights": f"{holds['signalled']:,}",
+        "scenes with lights, with arrows for left turns": f"{holds['signalled']:,}, {holds['arrows']:,}",
         "speeds of vehicles now [m/s]": speeds,
         "out of order": f"{wrong['overlapping']} overlaps at the current step, {wrong['jumps']} jumps, "
         f"{wrong['off_road']} off the road",

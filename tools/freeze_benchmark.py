@@ -14,11 +14,13 @@ from traj_diffusion.datasets.synthesis.write import write_numbered
 from traj_diffusion.evaluation.simulated import NAME, SEED, SUMO, content_digest, scene_numbers
 from traj_diffusion.scene import load_scene
 
+MIX = 1
+
 
 def main(folder: Path, workers: int) -> None:
     """Print one JSON object."""
-    scenes = [load_scene(path) for path in write_numbered(folder, scene_numbers(), SEED, workers)]
-    found = {"name": NAME, "seed": SEED, "made_with": {SUMO: version(SUMO)}}
+    scenes = [load_scene(path) for path in write_numbered(folder, scene_numbers(), SEED, workers, mix=MIX)]
+    found = {"name": NAME, "seed": SEED, "mix": MIX, "made_with": {SUMO: version(SUMO)}}
     print(json.dumps({**found, "scenes": {scene.id: content_digest(scene) for scene in scenes}}, indent=1))
 
 

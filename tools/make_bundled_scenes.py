@@ -9,14 +9,14 @@ from pathlib import Path
 from traj_diffusion.datasets.synthesis import SCENES_PER_NETWORK, synthesize
 from traj_diffusion.scene import save_scene
 
-SEED = 9000
+SEED, MIX = 9000, 1
 SCENES = ((3, 3), (4, 1), (8, 2), (9, 0), (12, 1), (13, 5))  # network, window
 
 
 def main(folder: Path) -> None:
     """Write each scene as `<id>.scene.npz`."""
     for network, window in SCENES:
-        (scene,) = synthesize(SEED, network * SCENES_PER_NETWORK + window, 1)
+        (scene,) = synthesize(SEED, network * SCENES_PER_NETWORK + window, 1, mix=MIX)
         path = save_scene(scene, folder / f"{scene.id}.scene.npz")
         print(f"{path}: {len(scene.sim_agents)} agents, {path.stat().st_size:,} bytes")
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from traj_diffusion.datasets.readers.assemble import Report, add, step_length
 from traj_diffusion.datasets.readers.womd_decode import RawScenario, WireFault, decode_scenario
+from traj_diffusion.datasets.readers.womd_lights import lights_of_entries
 from traj_diffusion.datasets.readers.womd_schema import CONTROLS, LEFT, PREDECESSOR, RIGHT, SUCCESSOR
 from traj_diffusion.datasets.tfrecord import is_tfrecord, read_records
 from traj_diffusion.errors import BadRecord, BadScene
@@ -18,7 +19,6 @@ from traj_diffusion.scene import (
     EdgeType,
     LaneType,
     Lights,
-    LightState,
     LineType,
     Links,
     Map,
@@ -171,27 +171,9 @@ def _links(raw: RawScenario, report: Report) -> Links:
 
 
 def _lights(raw: RawScenario, steps: int, report: Report) -> Lights:
-    """Return one signal per lane that has a state at any step, in the order in which lanes first have one."""
     recorded = len(raw.light_start) - 1
     if recorded > steps:
         raise WireFault(f"dynamic map state {steps}: the scenario has only {steps} steps")
     add(report, "steps without a dynamic map state, lights unobserved there", (steps - recorded) % steps)
-    if not len(raw.lights):
-        return Lights.none(steps)
-    lane, first, signal = np.unique(raw.lights[:, 0], return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    row_of = np.empty(len(order), np.int64)
-    row_of[order] = np.arange(len(order))
-    row = row_of[signal]
     step = np.repeat(np.arange(recorded), np.diff(raw.light_start))
-    value = raw.lights[:, 1]
-    odd = (value < 0) | (value > max(LightState))
-    add(report, "light states of unknown number, read as UNKNOWN", int(odd.sum()))
-    state = np.zeros((len(lane), steps), np.uint8)
-    observed = np.zeros((len(lane), steps), bool)
-    stop_point = np.zeros((len(lane), steps, 3))
-    state[row, step] = np.where(odd, 0, value)
-    stop_point[row, step] = raw.stop_point
-    observed[row, step] = True
-    add(report, "light states given twice for a lane and step, the later kept", len(row) - int(observed.sum()))
-    return Lights(lane_id=lane[order], stop_point=stop_point, state=state, observed=observed)
+    return lights_of_entries(raw.lights[:, 0], step, raw.lights[:, 1], raw.stop_point, steps, report)

@@ -15,6 +15,7 @@ import numpy as np
 from traj_diffusion.datasets.derive import with_links
 from traj_diffusion.datasets.readers.assemble import Features, Report, add, check_size, step_length
 from traj_diffusion.datasets.readers.womd import is_example
+from traj_diffusion.datasets.readers.womd_lights import lights_of_entries
 from traj_diffusion.datasets.tf_example import ExampleFault, Values, decode_example
 from traj_diffusion.datasets.tfrecord import is_tfrecord, read_records
 from traj_diffusion.errors import BadRecord, BadScene
@@ -24,7 +25,6 @@ from traj_diffusion.scene import (
     EdgeType,
     LaneType,
     Lights,
-    LightState,
     LineType,
     Map,
     MapKind,
@@ -200,7 +200,6 @@ def map_of_samples(kind: np.ndarray, xyz: np.ndarray, number: np.ndarray, valid:
 
 
 def _lights(features: dict[str, Values], steps: list[int], report: Report) -> Lights:
-    """Return one signal per lane that has a state at any step, in the order in which lanes first have one."""
     total, parts = sum(steps), []
     slots = len(_numbers(features, "traffic_light_state/current/id"))
     check_size(slots, total)
@@ -213,20 +212,7 @@ def _lights(features: dict[str, Values], steps: list[int], report: Report) -> Li
             parts.append(np.zeros((count, slots, 6)))
     table = np.concatenate(parts)
     step, slot = np.nonzero(table[..., 2] == 1)
-    if not len(step):
-        return Lights.none(total)
     entries = table[step, slot]
-    ids, first, signal = np.unique(entries[:, 0], return_index=True, return_inverse=True)
-    if not (np.abs(ids) < 2**53).all():
+    if not (np.abs(entries[:, 0]) < 2**53).all():
         raise ExampleFault("a light's lane id is no number")
-    order = np.argsort(first)
-    row_of = np.argsort(order)
-    odd = ~np.isin(entries[:, 1], [int(value) for value in LightState])
-    add(report, "light states of unknown number, read as UNKNOWN", int(odd.sum()))
-    state, observed = np.zeros((len(ids), total), np.uint8), np.zeros((len(ids), total), bool)
-    stop = np.zeros((len(ids), total, 3))
-    row = row_of[signal]
-    state[row, step] = np.where(odd, 0, entries[:, 1])
-    stop[row, step] = entries[:, 3:]
-    observed[row, step] = True
-    return Lights(lane_id=ids[order].astype(np.int64), stop_point=stop, state=state, observed=observed)
+    return lights_of_entries(entries[:, 0].astype(np.int64), step, entries[:, 1], entries[:, 3:], total, report)

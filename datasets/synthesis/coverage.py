@@ -14,6 +14,7 @@ from traj_diffusion.scene import AgentKind, LightState, MapKind, Scene
 MOVES = 2.0  # m from the current index on, above which an agent counts as moving
 TURN = np.deg2rad(30)
 GAP = 4.0  # s between two that merge
+ARROWS = (LightState.ARROW_STOP, LightState.ARROW_CAUTION, LightState.ARROW_GO)
 PASSES = 2.5  # m from a lane's start; who comes as near drives into it
 FASTEST = {AgentKind.VEHICLE: 60.0, AgentKind.PEDESTRIAN: 10.0, AgentKind.CYCLIST: 20.0, AgentKind.OTHER: 60.0}  # m/s
 SPEEDS = (0.0, 0.5, 2.0, 5.0, 8.0, 11.0, 14.0, 17.0, 20.0, 25.0, 30.0)  # m/s, borders of the histogram
@@ -25,14 +26,27 @@ def coverage(scenes: Iterable[Scene]) -> dict[str, Any]:
     Agents are those valid at the current index. Turns are of vehicles that move over 2 m, by the change of heading from
     the current index to their last step (30 degrees and more). Merges are vehicles that drive into a lane within 4 s of
     another that came into it from a different one. Yields are vehicles that slow down to less than 1 m/s and drive on,
-    with no red light on their route meanwhile. `out_of_order` should hold zeros: vehicles that touch another at the
+    with no red light on their route meanwhile. Signalled and arrows are scenes with lights, and with arrows for turns.
+    `out_of_order` should hold zeros: vehicles that touch another at the
     current index, steps in which an agent jumps more than 1 m beyond what its speed explains, and moving vehicles whose
     centre at the current index lies off the road.
     """
     kinds = {kind.name.lower(): 0 for kind in AgentKind}
     turns = dict.fromkeys(("left", "right", "straight"), 0)
     totals = dict.fromkeys(
-        ("scenes", "agents", "vehicles", "stationary", "stopping", "starting", "merges", "yields", "signalled", "late"),
+        (
+            "scenes",
+            "agents",
+            "vehicles",
+            "stationary",
+            "stopping",
+            "starting",
+            "merges",
+            "yields",
+            "signalled",
+            "arrows",
+            "late",
+        ),
         0,
     )
     wrong = dict.fromkeys(("overlapping", "jumps", "off_road"), 0)
@@ -45,6 +59,7 @@ def coverage(scenes: Iterable[Scene]) -> dict[str, Any]:
         totals["agents"] += len(rows)
         totals["late"] += int((~agents.valid[:, : now + 1].any(1)).sum())
         totals["signalled"] += bool(len(scene.lights))
+        totals["arrows"] += bool(np.isin(scene.lights.state, ARROWS).any())
         per_scene.append(len(rows))
         for kind in agents.kind[rows]:
             kinds[AgentKind(int(kind)).name.lower()] += 1

@@ -1,10 +1,12 @@
 """Road layouts as the plain XML from which SUMO's netconvert builds junctions and signals."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from jaxtyping import Float64
+
+from traj_diffusion.datasets.synthesis.signals import Signals
 
 CLOSED_TO = "pedestrian rail rail_urban rail_electric rail_fast tram ship"
 PARKING_WIDTH = 2.4  # m; AASHTO's Green Book gives 2.1-3.0 m for parallel parking
@@ -37,6 +39,8 @@ class Layout:
     lane_width: float
     radius: float  # m, of the corners of junctions
     connections: tuple[tuple[int, int, int, int], ...] = ()  # road, road, from lane, to lane, where not to be guessed
+    signals: Signals = field(default_factory=Signals)
+    narrowed: bool = False  # see Mix
 
     def node_xml(self) -> str:
         """Return the text of a .nod.xml file."""
@@ -85,6 +89,8 @@ class Layout:
         if road.parking:
             inner += f'<lane index="0" disallow="all" width="{PARKING_WIDTH}"/>'
         if road.turn_lane:
-            through = " ".join(str(lane) for lane in range(road.lanes))
-            inner += f'<split pos="0" lanes="{through}"/><split pos="-{road.turn_lane:.1f}"/>'
+            # A sidewalk is the first lane.
+            through = road.lanes + (road.sidewalk > 0 and not self.narrowed)
+            for at, lanes in (("0", through), (f"-{road.turn_lane:.1f}", through + 1)):
+                inner += f'<split pos="{at}" lanes="{" ".join(map(str, range(lanes)))}"/>'
         return f"<edge {text}>{inner}</edge>"

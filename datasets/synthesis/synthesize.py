@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ from traj_diffusion.datasets.readers.xml_tree import read_tree, root_of
 from traj_diffusion.datasets.sources import read_head
 from traj_diffusion.datasets.synthesis.demand import draw_demand
 from traj_diffusion.datasets.synthesis.layouts import Layout
+from traj_diffusion.datasets.synthesis.mixes import LATEST, MIXES
 from traj_diffusion.datasets.synthesis.motion import humanise
 from traj_diffusion.datasets.synthesis.network import read_network
 from traj_diffusion.datasets.synthesis.parking import draw_parked
 from traj_diffusion.datasets.synthesis.record import DT, record, with_parked
 from traj_diffusion.datasets.synthesis.roadmap import build_map, drivable_area, with_lots
+from traj_diffusion.datasets.synthesis.signals import arrows, show_arrows
 from traj_diffusion.datasets.synthesis.tools import netconvert
 from traj_diffusion.datasets.synthesis.towns import draw_layout
 from traj_diffusion.datasets.synthesis.windows import STEPS, cut_scene, find_windows
@@ -35,31 +38,36 @@ def scene_name(seed: int, network: int, window: int) -> str:
 
 
 def synthesize(
-    seed: int, first: int = 0, count: int = SCENES_PER_NETWORK, net_file: Path | None = None
+    seed: int, first: int = 0, count: int = SCENES_PER_NETWORK, net_file: Path | None = None, mix: int = LATEST
 ) -> Iterator[Scene]:
     """Yield the simulated scenes numbered `first` to `first + count - 1` of a seed.
 
     Scene i is window i % SCENES_PER_NETWORK of network i // SCENES_PER_NETWORK, named `sumo-<seed>-<network>-<window>`.
-    A network depends on (seed, its number) alone, so split training from validation by networks: windows of one
-    network share its streets and drivers. No agent at one time is in two scenes. One simulation runs per process.
-    With `net_file`, a SUMO network or OpenDRIVE map of one's own, all traffic drives there, not on random streets.
+    A network depends on (seed, its number) and the mix of towns alone, so split training from validation by networks:
+    windows of one network share its streets and drivers. No agent at one time is in two scenes. One simulation runs
+    per process. With `net_file`, a SUMO network or OpenDRIVE map of one's own, all traffic drives there, not on random
+    streets.
     Raises MissingExtra without SUMO, BadFile for a network file that cannot be read.
     """
     if seed < 0 or first < 0 or count < 0:
         raise ValueError(f"seed, first and count must not be negative: {seed}, {first}, {count}")
+    if mix not in MIXES:
+        raise ValueError(f"unknown mix {mix}; known are {', '.join(map(str, MIXES))}")
     last = first + count
     for network in range(first // SCENES_PER_NETWORK, -(-last // SCENES_PER_NETWORK)):
         base = network * SCENES_PER_NETWORK
         wanted = range(max(first - base, 0), min(last - base, SCENES_PER_NETWORK))
-        yield from network_scenes(seed, network, wanted, net_file)
+        yield from network_scenes(seed, network, wanted, net_file, mix)
 
 
-def network_scenes(seed: int, number: int, wanted: Sequence[int], net_file: Path | None = None) -> list[Scene]:
+def network_scenes(
+    seed: int, number: int, wanted: Sequence[int], net_file: Path | None = None, mix: int = LATEST
+) -> list[Scene]:
     """Return those windows of one network."""
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([seed, number, attempt])
         try:
-            found = _attempt(rng, [seed, number, attempt], wanted, net_file)
+            found = _attempt(rng, [seed, number, attempt], wanted, net_file, mix)
         except HostError:
             if attempt + 1 == ATTEMPTS:
                 raise
@@ -70,14 +78,17 @@ def network_scenes(seed: int, number: int, wanted: Sequence[int], net_file: Path
 
 
 def _attempt(
-    rng: np.random.Generator, key: list[int], wanted: Sequence[int], net_file: Path | None
+    rng: np.random.Generator, key: list[int], wanted: Sequence[int], net_file: Path | None, mix: int
 ) -> list[Scene] | None:
     """Return the wanted windows of one simulation, or None if it is too quiet to hold SCENES_PER_NETWORK."""
     # A network of one's own may have room for one ego at a time.
     rounds = ROUNDS if net_file is None else SCENES_PER_NETWORK
     steps = rounds * (STEPS + PAUSE)
     with tempfile.TemporaryDirectory(prefix="traj-diffusion-") as folder:
-        net = _own_network(net_file, Path(folder)) if net_file else _build_network(draw_layout(rng), Path(folder))
+        if net_file:
+            net = _own_network(net_file, Path(folder))
+        else:
+            net = _build_network(draw_layout(rng, MIXES[mix]), Path(folder))
         network = read_network(net)
         drivable = drivable_area(network)
         parked = draw_parked(rng, network, drivable)
@@ -86,6 +97,8 @@ def _attempt(
         route_file = Path(folder) / "r.rou.xml"
         route_file.write_text(demand.xml(), encoding="utf-8")
         tracks = record(net, route_file, demand, roads, WARM_UP, steps, int(rng.integers(2**31)))
+        if MIXES[mix].signals:
+            tracks = replace(tracks, lights=show_arrows(tracks.lights, arrows(net, network, roads)))
     tracks = with_parked(humanise(rng, tracks), parked)
     windows = []
     for turn in range(rounds):
@@ -133,5 +146,7 @@ def _build_network(layout: Layout, folder: Path) -> Path:
         f"-n {nodes} -e {edges} -x {joints} -o {net} --precision 3 --offset.disable-normalization --crossings.guess"
         " --no-turnarounds.except-deadend --junctions.limit-turn-speed 2.2 --junctions.internal-link-detail 20"
         f" --junctions.corner-detail 20 --default.junctions.radius {layout.radius:.2f}".split()
+        + layout.signals.options()
     )
+    layout.signals.stagger(net)
     return net

@@ -1,84 +1,52 @@
-"""Random places to drive: perturbed grids, rings with spokes, roundabouts, motorways with ramps."""
+"""Random places to drive: towns of streets with lanes and junctions, and motorways with ramps."""
+
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float64
 
 from traj_diffusion.datasets.synthesis.layouts import Layout, Road
+from traj_diffusion.datasets.synthesis.mixes import Mix
+from traj_diffusion.datasets.synthesis.plans import Pairs, grid, irregular, rings
+from traj_diffusion.datasets.synthesis.signals import LeftTurns, Signals, draw_signals
 from traj_diffusion.geometry import rotate
 
-Pairs = list[tuple[int, int]]
+PLANS = {"grid": grid, "roundabouts": grid, "rings": rings, "irregular": irregular}
 JUNCTIONS = ("traffic_light", "priority", "allway_stop", "priority_stop")
 
 
-def draw_layout(rng: np.random.Generator) -> Layout:
-    """Return a random layout of a random kind, turned by a random angle."""
-    kind = rng.choice(["grid", "roundabouts", "rings", "motorway"], p=[0.6, 0.15, 0.13, 0.12])
+def draw_layout(rng: np.random.Generator, mix: Mix) -> Layout:
+    """Return a random layout of a kind drawn from the mix, turned by a random angle."""
+    kind = str(rng.choice(list(mix.kinds), p=list(mix.kinds.values())))
     if kind == "motorway":
         return motorway(rng)
-    nodes, pairs = rings(rng) if kind == "rings" else grid(rng)
+    signals = draw_signals(rng) if mix.signals else Signals()
+    nodes, pairs = PLANS[kind](rng)
     nodes = rotate(nodes - nodes.mean(0), np.full(len(nodes), rng.uniform(-np.pi, np.pi)))
-    return streets(rng, nodes, pairs, roundabouts=0.5 if kind == "roundabouts" else 0.0)
+    return replace(
+        streets(rng, nodes, pairs, signals, roundabouts=0.5 if kind == "roundabouts" else 0.0), narrowed=mix.narrowed
+    )
 
 
-def grid(rng: np.random.Generator) -> tuple[Float64[np.ndarray, "V 2"], Pairs]:
-    """Return a perturbed grid with some streets taken out and some leading out of town."""
-    across = int(rng.choice([3, 4, 5], p=[0.5, 0.4, 0.1]))
-    block = rng.uniform(85, 165, 2)
-    columns, rows = np.meshgrid(np.arange(across), np.arange(across), indexing="ij")
-    nodes = np.stack([columns, rows], -1).reshape(-1, 2) * block
-    nodes = nodes + rng.uniform(-1, 1, nodes.shape) * rng.uniform(0, 0.22) * block
-    pairs = [(i, i + across) for i in range(across * (across - 1))]
-    pairs += [(i, i + 1) for i in range(across * across) if (i + 1) % across]
-    keep = rng.random(len(pairs)) > rng.uniform(0, 0.16)
-    pairs = [pair for pair, kept in zip(pairs, keep, strict=True) if kept]
-    border = [i for i in range(across * across) if {0, across - 1} & set(divmod(i, across))]
-    return _with_fringe(rng, nodes, pairs, border)
-
-
-def rings(rng: np.random.Generator) -> tuple[Float64[np.ndarray, "V 2"], Pairs]:
-    """Return ring roads around a centre, joined by spokes."""
-    arms, circles = int(rng.integers(4, 7)), int(rng.integers(2, 4))
-    radius = rng.uniform(85, 125) * np.arange(1, circles + 1)
-    angle = np.arange(arms) * 2 * np.pi / arms + rng.uniform(-0.15, 0.15, arms)
-    nodes = (radius[:, None, None] * np.stack([np.cos(angle), np.sin(angle)], -1)).reshape(-1, 2)
-    nodes = np.concatenate([nodes + rng.uniform(-8, 8, nodes.shape), np.zeros((1, 2))])
-    centre = len(nodes) - 1
-    pairs = [(ring * arms + arm, ring * arms + (arm + 1) % arms) for ring in range(circles) for arm in range(arms)]
-    pairs += [((ring - 1) * arms + arm, ring * arms + arm) for ring in range(1, circles) for arm in range(arms)]
-    pairs += [(centre, arm) for arm in range(arms) if arm % 2 == 0 or arms < 6]
-    keep = rng.random(len(pairs)) > 0.1
-    pairs = [pair for pair, kept in zip(pairs, keep, strict=True) if kept]
-    return _with_fringe(rng, nodes, pairs, list(range((circles - 1) * arms, circles * arms)))
-
-
-def _with_fringe(
-    rng: np.random.Generator, nodes: np.ndarray, pairs: Pairs, border: list[int]
-) -> tuple[np.ndarray, Pairs]:
-    """Return nodes and roads with roads added that lead out of town, so that traffic comes and goes."""
-    middle = nodes.mean(0)
-    out: list[np.ndarray] = []
-    for i in border:
-        if rng.random() < 0.85:
-            away = (nodes[i] - middle) / np.linalg.norm(nodes[i] - middle)
-            pairs.append((i, len(nodes) + len(out)))
-            out.append(nodes[i] + away * rng.uniform(60, 130) + rng.uniform(-15, 15, 2))
-    return np.concatenate([nodes, np.array(out).reshape(-1, 2)]), pairs
-
-
-def streets(rng: np.random.Generator, nodes: np.ndarray, pairs: Pairs, roundabouts: float = 0.0) -> Layout:
+def streets(
+    rng: np.random.Generator, nodes: np.ndarray, pairs: Pairs, signals: Signals, roundabouts: float = 0.0
+) -> Layout:
     """Return the layout of these streets with lanes, speeds, curves and junction types drawn at random."""
     arterial_share, curved, parking = rng.uniform(0, 0.6), rng.uniform(0, 0.8), rng.uniform(0.1, 1)
     town_speed = rng.uniform(8, 18)
     sidewalk = float(rng.uniform(1.6, 3.0)) if rng.random() < 0.9 else 0.0
     cycling, turning = rng.uniform(0, 0.5) * (rng.random() < 0.4), rng.uniform(0, 0.8)
+    # A lane shared with those who go straight on must not wait for an arrow: all streets get lanes for left turns.
+    pockets = signals.left == LeftTurns.PROTECTED
     roads: list[Road] = []
     for start, end in pairs:
         arterial = rng.random() < arterial_share
         lanes = int(rng.integers(2, 5)) if arterial else int(rng.random() < 0.15) + 1
         lanes = min(lanes, 3) if rng.random() < 0.8 else lanes
+        lanes = min(lanes, 2) if pockets else lanes
         length = float(np.linalg.norm(nodes[start] - nodes[end]))
-        park = bool(rng.random() < parking * (0.3 if arterial else 1.0))
-        turn = not park and length > 110 and rng.random() < turning
+        park = bool(rng.random() < parking * (0.3 if arterial else 1.0)) and not pockets
+        turn = pockets or (not park and length > 110 and rng.random() < turning)
         bike = float(rng.uniform(1.4, 1.9)) if not (park or turn) and rng.random() < cycling else 0.0
         roads.append(
             Road(
@@ -90,7 +58,7 @@ def streets(rng: np.random.Generator, nodes: np.ndarray, pairs: Pairs, roundabou
                 parking=park,
                 sidewalk=sidewalk,
                 bike_lane=bike,
-                turn_lane=float(rng.uniform(25, 40)) if turn else 0.0,
+                turn_lane=_pocket(rng, length, pockets) if turn else 0.0,
             )
         )
     degree = np.bincount(np.array(pairs).ravel(), minlength=len(nodes))
@@ -101,8 +69,18 @@ def streets(rng: np.random.Generator, nodes: np.ndarray, pairs: Pairs, roundabou
         if rng.random() < roundabouts:
             _round(rng, int(node), places, junction, roads)
     return Layout(
-        np.stack(places), tuple(junction), tuple(roads), float(rng.uniform(2.9, 3.8)), float(rng.uniform(5, 12))
+        np.stack(places),
+        tuple(junction),
+        tuple(roads),
+        float(rng.uniform(2.9, 3.8)),
+        float(rng.uniform(5, 12)),
+        signals=signals,
     )
+
+
+def _pocket(rng: np.random.Generator, length: float, storage: bool) -> float:
+    """Return how far [m] before a road's end, the junction included, a lane for left turns begins."""
+    return min(float(rng.uniform(45, 75)), 0.5 * length) if storage else float(rng.uniform(25, 40))
 
 
 def _round(

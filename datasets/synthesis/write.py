@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from traj_diffusion.datasets.synthesis.mixes import LATEST
 from traj_diffusion.datasets.synthesis.synthesize import SCENES_PER_NETWORK, network_scenes, scene_name
 from traj_diffusion.errors import HostError
 from traj_diffusion.scene import save_scene
@@ -38,8 +39,9 @@ def write_numbered(
     workers: int = 2,
     net_file: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    mix: int = LATEST,
 ) -> list[Path]:
-    """Write the scenes of these numbers and return their paths; all else is as in `write_scenes`."""
+    """Write the scenes of these numbers and return their paths; all else as in `write_scenes` and `synthesize`."""
     if workers < 1:
         raise ValueError(f"workers must be at least 1: {workers}")
     out.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ def write_numbered(
             if not path.exists():
                 missing.setdefault(i // SCENES_PER_NETWORK, []).append(i % SCENES_PER_NETWORK)
         try:
-            _write_missing(out, len(numbers), seed, workers, missing, net_file, progress)
+            _write_missing(out, len(numbers), seed, workers, missing, net_file, progress, mix)
             break
         except BrokenProcessPool:
             if attempt + 1 == ATTEMPTS:
@@ -69,6 +71,7 @@ def _write_missing(
     missing: dict[int, list[int]],
     net_file: Path | None,
     progress: Callable[[int, int], None] | None,
+    mix: int,
 ) -> None:
     done = scenes - sum(map(len, missing.values()))
     if progress is not None:
@@ -79,7 +82,7 @@ def _write_missing(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
         jobs = {
-            pool.submit(_write_network, out, seed, network, windows, net_file): len(windows)
+            pool.submit(_write_network, out, seed, network, windows, net_file, mix): len(windows)
             for network, windows in missing.items()
         }
         try:
@@ -93,6 +96,6 @@ def _write_missing(
             raise
 
 
-def _write_network(out: Path, seed: int, network: int, windows: list[int], net_file: Path | None) -> None:
-    for scene in network_scenes(seed, network, windows, net_file):
+def _write_network(out: Path, seed: int, network: int, windows: list[int], net_file: Path | None, mix: int) -> None:
+    for scene in network_scenes(seed, network, windows, net_file, mix):
         save_scene(scene, out / f"{scene.id}.scene.npz")

@@ -34,6 +34,12 @@ def test_a_folder_is_read_sorted_and_by_content_whatever_the_names(folder: Path)
     assert ids(folder) == ids(str(folder)) == ["own", "made", "crossing"]
 
 
+def test_one_file_is_read_by_its_path_as_text_too(folder: Path) -> None:
+    assert [scene.id for scene in read_file(str(folder / "b"))] == ["made", "crossing"]
+    with pytest.raises(BadFile, match=r"README\.md: not in a format"):
+        next(read_file(str(folder / "README.md")))
+
+
 def test_a_gzip_file_needs_no_ending(folder: Path) -> None:
     (folder / "c").write_bytes(gzip.compress((folder / "b").read_bytes()))
     assert ids(folder / "c") == ["made", "crossing"]

@@ -120,7 +120,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the scenes of a benchmark of two scenes, which are made by hand instead of by SUMO."""
     made = {f"sumo-9100-0-{window}": replace(crossing(), id=f"sumo-9100-0-{window}") for window in (0, 4)}
     digests = {name: content_digest(scene) for name, scene in made.items()}
-    monkeypatch.setattr(simulated, "frozen", lambda: Frozen("1.2.3", MappingProxyType(digests)))
+    monkeypatch.setattr(simulated, "frozen", lambda: Frozen("1.2.3", 1, MappingProxyType(digests)))
     monkeypatch.setattr(simulated, "NETWORKS", 1)
     monkeypatch.setattr(simulated, "WINDOWS", (0, 4))
     for name, scene in made.items():
@@ -146,8 +146,8 @@ def test_scenes_that_another_simulator_made_are_not_left_behind(kept: Path, monk
     other = nudged(load_scene(path), 0.01)
     path.unlink()
 
-    def other_sumo(out: Path, numbers: list[int], seed: int, workers: int, progress: object) -> None:
-        assert (numbers, seed) == ([4], 9100)
+    def other_sumo(out: Path, numbers: list[int], seed: int, workers: int, progress: object, mix: int) -> None:
+        assert (numbers, seed, mix) == ([4], 9100, 1)
         save_scene(other, path)
 
     monkeypatch.setattr(simulated, "write_numbered", other_sumo)

@@ -40,6 +40,15 @@ def test_a_picture_has_the_size_asked_for_and_shows_ego_others_and_light(
     assert [file.name for file in path.parent.iterdir()] == ["a.png"]
 
 
+def test_the_legend_names_only_what_lies_in_the_picture(tmp_path: Path) -> None:
+    scene = crossing(LightState.STOP)
+    away = replace(scene, lights=replace(scene.lights, stop_point=scene.lights.stop_point + 5e3))
+    near, far = (pixels(save_picture(tmp_path / "a.png", one))[-50:] for one in (scene, away))
+    assert count_of(near, colours.STOP) > 20
+    assert count_of(far, colours.STOP) == 0
+    assert count_of(far, colours.KIND[2]) == count_of(near, colours.KIND[2]) > 20
+
+
 def test_a_box_has_its_size_in_pixels(tmp_path: Path) -> None:
     # 60 m is the least that a picture spans: 1200 pixels then give 20 to the metre, so 4.5 m x 2 m is 90 x 40.
     scene = make_scene(np.zeros((1, 2)), np.array([[0.0, 0.0]]), heading=np.zeros(1))

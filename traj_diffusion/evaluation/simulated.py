@@ -34,9 +34,10 @@ _NAN = np.int64(-(2**62))
 
 @dataclass(frozen=True)
 class Frozen:
-    """What `simulated_1.json` holds: the version of SUMO that makes the scenes, and each one's digest by its id."""
+    """What `simulated_1.json` holds: with which SUMO and which mix of towns scenes are made; digests by scene id."""
 
     sumo: str
+    mix: int
     scenes: Mapping[str, str]
 
 
@@ -44,7 +45,7 @@ class Frozen:
 def frozen() -> Frozen:
     """Return which scenes the benchmark's name stands for."""
     held = json.loads((files("traj_diffusion.evaluation") / "simulated_1.json").read_text(encoding="utf-8"))
-    return Frozen(held["made_with"][SUMO], held["scenes"])
+    return Frozen(held["made_with"][SUMO], held["mix"], held["scenes"])
 
 
 def scene_numbers() -> list[int]:
@@ -70,7 +71,9 @@ def simulated_scenes(
     # One town first: with another SUMO it is wrong already, and the others need not be waited for.
     first = [number for number in made if number // SCENES_PER_NETWORK == made[0] // SCENES_PER_NETWORK]
     for part in (first, numbers) if made else ():
-        write_numbered(folder, part, SEED, workers, progress=lambda done, _: progress(done, len(numbers)))
+        write_numbered(
+            folder, part, SEED, workers, progress=lambda done, _: progress(done, len(numbers)), mix=frozen().mix
+        )
         try:
             check_frozen(folder, [number for number in part if number in made])
         except BadFile:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
 from traj_diffusion.scene import AgentKind, LightState, MapKind, Rollouts, Scene
 from traj_diffusion.viz import colours
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PAD = 18  # pixels
+Frame = tuple[Float64[np.ndarray, "2"], Float64[np.ndarray, "2"]]
+"""The lower left and the upper right corner of a picture, in the scene's coordinates."""
 
 
 def draw_title(figure: "Figure", scene: Scene, rollouts: Rollouts | None, size: tuple[int, int], height: int) -> None:
@@ -32,9 +35,9 @@ def draw_title(figure: "Figure", scene: Scene, rollouts: Rollouts | None, size: 
 
 
 def draw_legend(
-    figure: "Figure", scene: Scene, futures: Futures | None, what: str, size: tuple[int, int], height: int
+    figure: "Figure", scene: Scene, futures: Futures | None, what: str, size: tuple[int, int], height: int, frame: Frame
 ) -> None:
-    """Write one line of samples, each with its name, of what the picture holds; `what` names the futures."""
+    """Write one line of samples, each with its name, of what lies in the frame; `what` names the futures."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Rectangle
 
@@ -61,25 +64,32 @@ def draw_legend(
         ends = [x / width, (x + 30) / width]
         named(name, Line2D(ends, [y, y], color=colours.INK, linestyle=(0, (3.2, 2.6)), linewidth=1.2), 30)
 
+    agents, lights, now = scene.agents, scene.lights, scene.current_index
     here = scene.sim_agents
+    here = here[_inside(agents.position[here, now], frame)]
     if scene.ego is not None and scene.ego in here:
         box("ego", colours.EGO)
     for kind in AgentKind:
-        if (scene.agents.kind[here[here != scene.ego]] == kind).any():
+        if (agents.kind[here[here != scene.ego]] == kind).any():
             box(colours.KIND_NAME[kind], colours.KIND[kind])
-    if scene.agents.valid[here, scene.current_index + 1 :].any():
+    if agents.valid[here, now + 1 :].any():
         dashes("recorded")
-    states = scene.lights.state[:, scene.current_index][scene.lights.observed[:, scene.current_index]]
+    states = lights.state[lights.observed[:, now] & _inside(lights.stop_point[:, now], frame), now]
     shown = {colours.LIGHT[LightState(int(state))] for state in states}
     for colour, name in ((colours.STOP, "stop"), (colours.CAUTION, "caution"), (colours.GO, "go")):
         if colour in shown:
             mark(name, colour, "o")
     if colours.UNKNOWN in shown:
         mark("light unknown", colours.UNKNOWN, "o")
-    if (scene.map.kind == MapKind.STOP_SIGN).any():
+    signs = scene.map.start[:-1][scene.map.kind == MapKind.STOP_SIGN]
+    if _inside(scene.map.points[signs], frame).any():
         mark("stop sign", colours.STOP_SIGN, (8, 0, 22.5), "white")
     if futures is not None and futures.valid.shape[-1] > 1:
         _draw_time(figure, what, (futures.valid.shape[-1] - 1) * scene.dt, size, y)
+
+
+def _inside(places: Float64[np.ndarray, "n 3"], frame: Frame) -> Bool[np.ndarray, " n"]:
+    return ((places[:, :2] >= frame[0]) & (places[:, :2] <= frame[1])).all(1)
 
 
 def _draw_time(figure: "Figure", what: str, seconds: float, size: tuple[int, int], y: float) -> None:

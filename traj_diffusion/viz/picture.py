@@ -61,7 +61,7 @@ def save_picture(
     draw_scale(axes, metre, _DPI)
     draw_title(figure, scene, rollouts, size, _HEAD)
     what = "futures" if rollouts is not None and rollouts.futures is not None else "runs"
-    draw_legend(figure, scene, futures, what, size, _FOOT)
+    draw_legend(figure, scene, futures, what, size, _FOOT, (centre - half, centre + half))
     with atomic_path(path) as temporary:
         # No Software entry: the file's bytes then do not change with the version of the library.
         figure.savefig(temporary, format="png", dpi=_DPI, facecolor=colours.PAPER, metadata={"Software": None})
