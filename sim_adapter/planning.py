@@ -113,7 +113,7 @@ class Planner:
         pace, behind = episode.pace, desk.job
         if behind is not None:
             if not behind.done.is_set():
-                return None, ("no plan yet, the last one goes on",), pace
+                return None, ("no plan yet, the last plan goes on",), pace
             desk.clear()
             planned, pace = behind.result(), behind.learnt(pace)
             driven = now.agent_id[now.is_controlled]

@@ -80,6 +80,7 @@ def episode(scene: Scene, policy: DiffusionPolicy, budget: float | None, asked: 
         "late": 0 if budget is None else sum(one > budget for one in took),
         "less": sum("planned with" in one for one in warnings),
         "none": sum("the last plan goes on" in one for one in warnings),
+        "behind": sum("follows a plan of" in one for one in warnings),
     }
 
 

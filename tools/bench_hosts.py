@@ -2,8 +2,8 @@
 
 A town of nine crossings with signals is kept at a number of vehicles; the policy drives some of them, SUMO the others.
 Usage: python -P tools/bench_hosts.py [--driven 50] [--others 0] [--pedestrians 0] [--futures 8] [--seconds 30]
-[--policy small] [--traci] [--out FILE], or --endurance [--policy small]: ten minutes of a mixed town, whose figures go
-to docs/figures/endurance.json and from there into docs/adapter.md.
+[--policy small] [--traci] [--out FILE]. With --speed its figures go to docs/figures/speed.json and from there into
+docs/adapter.md; with --endurance [--policy small] those of ten minutes of a mixed town, to endurance.json.
 """
 
 import argparse
@@ -34,6 +34,7 @@ ENDURANCE = {
     "seconds": 600.0,
     "out": ROOT / "docs" / "figures" / "endurance.json",
 }
+SPEED = {"out": ROOT / "docs" / "figures" / "speed.json"}
 
 
 class Clock:
@@ -234,15 +235,16 @@ def main() -> None:
     parser.add_argument("--traci", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--endurance", action="store_true")
+    parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
-    if options.endurance:
-        vars(options).update(ENDURANCE)
+    if options.endurance or options.speed:
+        vars(options).update(ENDURANCE if options.endurance else SPEED)
     with tempfile.TemporaryDirectory() as folder:
         found = json.dumps(run(options, Path(folder)), indent=1)
     print(found)
     if options.out:
         options.out.write_text(found + "\n", encoding="utf-8")
-    if options.endurance:
+    if options.endurance or options.speed:
         subprocess.run([sys.executable, "-P", str(ROOT / "tools" / "adapter_page.py")], check=True)
 
 

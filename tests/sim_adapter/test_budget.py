@@ -149,7 +149,7 @@ def test_a_plan_that_takes_too_long_is_not_waited_for_and_followed_once_it_is_th
     assert step.agent_id.tolist() == [1, 2, 77]
     assert step.position[2, :2] == pytest.approx(step.position[0, :2] + [0, 50], abs=1e-4)
     assert told[0] == "budget of 100 ms: planning takes longer, the last plan goes on"
-    assert set(told[1:]) == {"budget of 100 ms: no plan yet, the last one goes on"}
+    assert set(told[1:]) == {"budget of 100 ms: no plan yet, the last plan goes on"}
     policy.let_go(traffic._desk)
     planned = []
     for tick in range(8, 14):  # what was left behind does not know 77: it is planned anew
