@@ -276,7 +276,7 @@ class SumoTraffic:
         rows = {
             (name, walks): row for row, (name, walks) in enumerate(zip(crowd.name, crowd.walks.tolist(), strict=True))
         }
-        outside = ((crowd.front < self._low) | (crowd.front > self._high)).any(-1).tolist()
+        outside: list[bool] = np.any((crowd.front < self._low) | (crowd.front > self._high), axis=1).tolist()
         for name, taken in sorted(self._taken.items()):
             row = rows.get((name, taken.walks))
             if name not in there[taken.walks]:
