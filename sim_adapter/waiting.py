@@ -12,7 +12,7 @@ from traj_diffusion.scene import Observation
 from traj_diffusion.sim_adapter.budget import Pace
 from traj_diffusion.sim_adapter.episode import Planned
 
-PATIENCE = 1.0  # s of the host's time, after which a plan that was left behind is no longer worth following
+PATIENCE = 2.0  # s of the host's time, after which a plan that was left behind is no longer worth following
 
 
 @dataclass

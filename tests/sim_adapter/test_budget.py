@@ -183,7 +183,7 @@ def test_a_plan_that_is_too_old_is_not_followed(monkeypatch: pytest.MonkeyPatch)
     policy = Slow(Clock(monkeypatch))
     traffic, seen = begun(policy, 400.0, replan_every=1, dt=0.5)
     policy.hold()
-    for _ in range(3):
+    for _ in range(5):
         step = traffic.step(seen)
         seen = obey(seen, step)
     policy.let_go(traffic._desk)
