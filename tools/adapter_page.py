@@ -3,7 +3,8 @@
 python -P tools/adapter_page.py [--check]
 
 Benches write JSON and call this: tools/bench_streaming.py, tools/bench_budget.py, tools/bench_runtimes.py,
-tools/fuzz_observations.py, tools/long_run.py, tools/bench_hosts.py --endurance and --speed.
+tools/fuzz_observations.py, tools/long_run.py, tools/bench_hosts.py --endurance and --speed,
+docs/examples/ppo_ego.py (by hand).
 """
 
 import argparse
@@ -148,6 +149,17 @@ def speed(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def ppo_ego(found: dict[str, Any]) -> str:
+    """Return how the reward rose."""
+    return (
+        f"Among `{found['traffic']}`, {found['steps']:,} steps of 0.1 s, {found['episodes']} episodes of up to 5 s on "
+        "the bundled scenes.\n\n"
+        "| episodes | 1st fifth | 2nd | 3rd | 4th | last fifth |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        f"| mean reward | {' | '.join(f'{mean:.1f}' for mean in found['fifths'])} |\n"
+    )
+
+
 def runtimes(found: dict[str, Any]) -> str:
     """Return the table of runtimes."""
     lines = [
@@ -173,6 +185,7 @@ BLOCKS: dict[str, Callable[[dict[str, Any]], str]] = {
     "long_run": long_run,
     "endurance": endurance,
     "speed": speed,
+    "ppo_ego": ppo_ego,
 }
 
 if __name__ == "__main__":
