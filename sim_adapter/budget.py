@@ -9,11 +9,12 @@ from traj_diffusion.policies import ConstantVelocity
 from traj_diffusion.scene import Plan, PlanRequest, Policy
 from traj_diffusion.sim_adapter.given import laid_over, nothing
 
-RESERVE = 0.15  # share of the budget that is left for committing and for what the clock does not say
+# What is left of the budget for what comes after the plan, and for what the clock does not say: a share, and at least
+# this many ms, which waking up takes when the plan is still being made.
+RESERVE, LEAST_RESERVE = 0.15, 5.0
 # A plan costs about one denoising step more than it takes; futures are denoised by eights; few agents are not free.
 OVERHEAD_STEPS, FUTURES_AT_ONCE, OVERHEAD_AGENTS = 1, 8, 4
-CALMER = 0.8  # by which the estimate sinks when a plan was faster than expected, and while there is no time for any
-UNFINISHED = 1.5  # how much longer than it was given a plan takes that was broken off, for want of better knowledge
+CALMER = 0.8  # by which the estimate sinks when a plan was faster than expected
 
 
 class Effort(NamedTuple):
@@ -44,19 +45,21 @@ class Pace:
             return replace(self, unit=found)
         return replace(self, unit=max(found, CALMER * self.unit))
 
-    def idle(self) -> "Pace":
-        """Return the estimate after a tick without time for a plan: a machine that was slow may be so no more."""
-        return replace(self, unit=None if self.unit is None else CALMER * self.unit)
+    def affordable(self, full: Effort, agents: int, left: float) -> tuple[Effort, bool]:
+        """Return the best effort that ends within `left` ms, fewer steps first, then fewer futures; else the least.
 
-    def affordable(self, full: Effort, agents: int, left: float) -> Effort | None:
-        """Return the best effort that ends within `left` ms: fewer steps first, then fewer futures; None if none does.
-
-        The least effort is tried while nothing is known.
+        Also whether it ends in time. The least effort is tried while nothing is known.
         """
         efforts = _ladder(full)
         if self.unit is None:
-            return efforts[-1] if left > 0 else None
-        return next((one for one in efforts if self.unit * one.work(agents) <= left), None)
+            return efforts[-1], left > 0
+        best = next((one for one in efforts if self.unit * one.work(agents) <= left), None)
+        return (efforts[-1], False) if best is None else (best, True)
+
+
+def deadline(began: float, budget_ms: float) -> float:
+    """Return the moment [s] until which a plan is waited for."""
+    return began + 1e-3 * (budget_ms - max(RESERVE * budget_ms, min(LEAST_RESERVE, budget_ms / 2)))
 
 
 def full_effort(policy: Policy, futures: int) -> Effort:

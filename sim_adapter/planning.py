@@ -1,19 +1,19 @@
 """One replanning: when it is due, who plans for whom, what is settled beforehand, and which future is committed."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from traj_diffusion.scene import Observation, OutOfTime, Plan, PlanRequest, Policy, Scene
-from traj_diffusion.sim_adapter.budget import RESERVE, UNFINISHED, Effort, Pace, coasting, full_effort
+from traj_diffusion.scene import Observation, Plan, PlanRequest, Policy, Scene
+from traj_diffusion.sim_adapter.budget import Effort, Pace, coasting, deadline, full_effort
 from traj_diffusion.sim_adapter.commit import Choice, Commit, Following, chosen_future
 from traj_diffusion.sim_adapter.controllers import Controllers
 from traj_diffusion.sim_adapter.episode import Episode, Planned, astray, check_plan
 from traj_diffusion.sim_adapter.given import joined, laid_over, on_grid
 from traj_diffusion.sim_adapter.history import GRID, SNAP, world_state
+from traj_diffusion.sim_adapter.waiting import PATIENCE, Desk, Job, caught_up, wait
 
 
 class Outcome(NamedTuple):
@@ -48,22 +48,23 @@ class Planner:
         others = {name: policy.encode(scene) for name, policy in self.controllers.policies.items()}
         return {"": self.policy.encode(scene), **others}
 
-    def practised(self, contexts: Mapping[str, Any], seen: tuple[Observation, ...]) -> Pace:
+    def practised(self, episode: Episode) -> Pace:
         """Return a first estimate of what planning costs, from two plans: the first one warms up."""
-        pace = Pace()
-        now = seen[-1]
+        pace, now = Pace(), episode.seen[-1]
         if self.budget_ms is None or not now.is_controlled.any():
             return pace
-        state = world_state(seen, self.history_steps)
-        request = PlanRequest(contexts[""], state, self.futures, 0, self.seed, np.zeros(1, np.int32))
-        self.policy.plan(request)
-        began = time.perf_counter()
-        self.policy.plan(request)
-        work = full_effort(self.policy, self.futures).work(len(now))
-        return pace.after(work, 1e3 * (time.perf_counter() - began))
+        request = self._request(episode, episode.seen, 0)
+        for _ in range(2):
+            began = time.perf_counter()
+            self._made(episode, request, now, f"reset at {now.time} s")
+            took = time.perf_counter() - began
+        return pace.after(full_effort(self.policy, self.futures).work(len(now)), 1e3 * took)
 
-    def plan(self, episode: Episode, seen: tuple[Observation, ...], began: float, where: str) -> Outcome:
-        """Return the plan to follow now; `began` is when the tick did. Raises BadInput where a policy plans amiss."""
+    def plan(self, episode: Episode, seen: tuple[Observation, ...], began: float, desk: Desk, where: str) -> Outcome:
+        """Return the plan to follow now; `began` is when the tick did. Raises BadInput where a policy plans amiss.
+
+        With a budget it is made at that desk.
+        """
         now, old = seen[-1], episode.planned
         driven = now.agent_id[now.is_controlled]
         if not len(driven):
@@ -77,7 +78,21 @@ class Planner:
         if old is not None and reaches and tick < old.tick + self.replan_every:
             return Outcome(replace(old, followed=followed), False, (), episode.pace)
         warnings = tuple(strayed.values())
-        request = PlanRequest(
+        request = self._request(episode, seen, tick)
+        if self.budget_ms is None:
+            return Outcome(self._made(episode, request, now, where), True, warnings, episode.pace)
+        until = deadline(began, self.budget_ms)
+        planned, warning, pace = self._by_then(until, episode, request, now, desk, where)
+        warnings += tuple(f"budget of {self.budget_ms:g} ms: {one}" for one in warning)
+        if planned is not None:
+            return Outcome(planned, True, warnings, pace)
+        if old is not None and reaches:
+            return Outcome(replace(old, followed=followed), False, warnings, pace)
+        return Outcome(self._coasting(old, request, now, followed), False, warnings, pace)
+
+    def _request(self, episode: Episode, seen: tuple[Observation, ...], tick: int) -> PlanRequest:
+        old = episode.planned
+        return PlanRequest(
             context=episode.contexts[""],
             state=world_state(seen, self.history_steps),
             futures=self.futures,
@@ -86,35 +101,40 @@ class Planner:
             world=np.zeros(1, np.int32),
             previous=None if old is None else old.plan,
             followed=None if old is None else np.array([old.chosen], np.int32),
-            deadline=None if self.budget_ms is None else began + 1e-3 * self.budget_ms * (1 - RESERVE),
         )
-        plan, warning, pace = self._in_time(episode, request, now, where)
-        warnings += warning
-        if plan is not None:
-            return Outcome(self._committed(episode, request, plan, now), True, warnings, pace)
-        if old is not None and reaches:
-            return Outcome(replace(old, followed=followed), False, warnings, pace)
-        return Outcome(self._coasting(old, request, now, followed), False, warnings, pace)
 
-    def _in_time(
-        self, episode: Episode, request: PlanRequest, now: Observation, where: str
-    ) -> tuple[Plan | None, tuple[str, ...], Pace]:
-        """Return a plan for which there is time, or None, and what was left out for it."""
-        if request.deadline is None:
-            return self._asked(episode, request, now, where), (), episode.pace
-        full, agents, began = full_effort(self.policy, self.futures), len(now), time.perf_counter()
-        effort = episode.pace.affordable(full, agents, 1e3 * (request.deadline - began))
-        short = f"budget of {self.budget_ms:g} ms: "
-        if effort is None:
-            return None, (f"{short}no time to plan, the last plan goes on",), episode.pace.idle()
-        try:
-            plan = self._asked(episode, replace(request, futures=effort.futures, steps=effort.steps), now, where)
-        except OutOfTime:
-            took = 1e3 * (time.perf_counter() - began) * UNFINISHED
-            pace = episode.pace.after(effort.work(agents), took)
-            return None, (f"{short}planning was broken off, the last plan goes on",), pace
-        pace = episode.pace.after(effort.work(agents), 1e3 * (time.perf_counter() - began))
-        return plan, () if effort == full else (short + _told(effort, full),), pace
+    def _by_then(
+        self, until: float, episode: Episode, request: PlanRequest, now: Observation, desk: Desk, where: str
+    ) -> tuple[Planned | None, tuple[str, ...], Pace]:
+        """Return a plan if there is one by that moment, what the host should know, and the pace.
+
+        A plan that is not there by then is left behind, and followed by a later tick that finds it done.
+        """
+        pace, behind = episode.pace, desk.job
+        if behind is not None:
+            if not behind.done.is_set():
+                return None, ("no plan yet, the last plan goes on",), pace
+            desk.clear()
+            planned, pace = behind.result(), behind.learnt(pace)
+            driven = now.agent_id[now.is_controlled]
+            useful = now.time + self.dt <= min(planned.time + PATIENCE, planned.end)
+            if useful and np.isin(driven, planned.followed).all():
+                late = f"follows a plan of {planned.time:.2f} s, which was late"
+                return replace(caught_up(planned, now), followed=driven), (late,), pace
+        full, agents = full_effort(self.policy, self.futures), len(now)
+        effort, fits = pace.affordable(full, agents, 1e3 * (until - time.perf_counter()))
+        asked = replace(request, futures=effort.futures, steps=effort.steps)
+        job = Job(lambda: self._made(episode, asked, now, where), effort.work(agents))
+        desk.begin(job)
+        if not fits:
+            return None, ("no time to plan, the last plan goes on",), pace
+        if not wait(job.done, until):
+            return None, ("planning takes longer, the last plan goes on",), pace
+        desk.clear()
+        return job.result(), () if effort == full else (_told(effort, full),), job.learnt(pace)
+
+    def _made(self, episode: Episode, request: PlanRequest, now: Observation, where: str) -> Planned:
+        return self._committed(episode, request, self._asked(episode, request, now, where), now)
 
     def _asked(self, episode: Episode, request: PlanRequest, now: Observation, where: str) -> Plan:
         """Return everyone's joint futures, those of other controllers and those that are given among them."""

@@ -23,6 +23,7 @@ from traj_diffusion.scene import (
     check_scene,
 )
 from traj_diffusion.sim_adapter.between import Motion
+from traj_diffusion.sim_adapter.budget import Pace
 from traj_diffusion.sim_adapter.closed_loop import REPLAN_EVERY
 from traj_diffusion.sim_adapter.commit import Commit, Ground, commit_rule
 from traj_diffusion.sim_adapter.controllers import Assign, Controller, Controllers
@@ -30,6 +31,7 @@ from traj_diffusion.sim_adapter.episode import Episode, Planned, follow, recent
 from traj_diffusion.sim_adapter.given import next_given
 from traj_diffusion.sim_adapter.history import GRID, recorded, scene_of
 from traj_diffusion.sim_adapter.planning import Planner
+from traj_diffusion.sim_adapter.waiting import Desk
 
 SHORTEST_DT, LONGEST_DT = 0.001, 0.5  # s
 LATENCIES_KEPT = 1024
@@ -72,8 +74,9 @@ class TrafficModel:
     - **Chance.** Noise is keyed by (seed, agent id, tenth of a second since reset, future): the same calls give the
       same bits, and more futures leave the first ones as they were. Not so with a budget, where time decides.
     - **Budget.** With `budget_ms` a step takes fewer denoising steps, then fewer futures, when what planning took
-      before says that all will not be done in time; if nothing will, the last plan goes on, and who has none keeps its
-      velocity. `Step.warnings` tell. `reset` then plans twice, to learn what a plan costs.
+      before says that all will not be done in time. Plans are made in a thread of their own and not waited for beyond
+      the budget: the last plan goes on, who has none keeps its velocity, and what was planned too late is followed from
+      the tick that finds it done. `Step.warnings` tell. `reset` then plans twice, to learn what a plan costs.
     - **Faults.** An observation that cannot be, alone (BadInput) or after the one before (HostError), is refused in one
       line naming tick and agent, and then nothing has happened: the next step may show the corrected one. An agent
       that is really put elsewhere is left out for one tick.
@@ -114,6 +117,7 @@ class TrafficModel:
         )
         self._episode: Episode | None = None
         self._closed = False
+        self._desk = Desk()
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
 
     @property
@@ -148,9 +152,9 @@ class TrafficModel:
             scene = check_scene(scene_of(scene_or_map if scene_or_map is not None else Map.empty(), observation))
             past = ()
         seen = (*past, observation)
-        contexts = self._planner.encode(scene)
-        pace = self._planner.practised(contexts, seen)
-        self._episode = Episode(Ground(scene.map), contexts, observation.time, seen, pace)
+        self._desk.clear()
+        episode = Episode(Ground(scene.map), self._planner.encode(scene), observation.time, seen, Pace())
+        self._episode = replace(episode, pace=self._planner.practised(episode))
         self._latencies.clear()
 
     def step(self, observation: Observation) -> Step:
@@ -165,7 +169,7 @@ class TrafficModel:
         where = f"tick {episode.steps}, {observation.time} s"
         check_observation(observation, where)
         seen = follow(episode, observation, where)
-        outcome = self._planner.plan(episode, seen, began, where)
+        outcome = self._planner.plan(episode, seen, began, self._desk, where)
         moment, controllers = observation.time + self.dt, self._planner.controllers
         own = next_given(observation, moment)
         own = controllers.called(observation, controllers.rows(observation, where), self.dt, where) | own
@@ -193,7 +197,7 @@ class TrafficModel:
         """
         self._open()
         other = copy.copy(self)
-        other._latencies = self._latencies.copy()
+        other._latencies, other._desk = self._latencies.copy(), Desk()
         return other
 
     def latency(self) -> Latency:
@@ -204,6 +208,7 @@ class TrafficModel:
 
     def close(self) -> None:
         """Let go of map and history. Closing twice is fine; anything else after it is an error."""
+        self._desk.clear()
         self._closed, self._episode = True, None
 
     def __enter__(self) -> "TrafficModel":

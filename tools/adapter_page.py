@@ -3,7 +3,8 @@
 python -P tools/adapter_page.py [--check]
 
 Benches write JSON and call this: tools/bench_streaming.py, tools/bench_budget.py, tools/bench_runtimes.py,
-tools/fuzz_observations.py, tools/long_run.py, tools/bench_hosts.py --endurance.
+tools/fuzz_observations.py, tools/long_run.py, tools/bench_hosts.py --endurance and --speed,
+docs/examples/ppo_ego.py (by hand).
 """
 
 import argparse
@@ -68,13 +69,13 @@ def budget(found: dict[str, Any]) -> str:
         f"`{found['policy']}`, {found['agents']} agents, {found['futures']} futures, {found['steps']} steps, "
         f"{found['ticks']} ticks of 0.1 s on {found['threads']} thread(s); load of the machine {found['load']:.1f}.",
         "",
-        "| budget, ms | p50 | p95 | p99 | longest | late | plans with less | no time to plan |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| budget, ms | p50 | p95 | p99 | longest | late | plans with less | the last plan went on | followed late |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in found["rows"]:
         limit = "none" if row["budget_ms"] is None else f"{row['budget_ms']:g}"
         times = " | ".join(f"{row[name]:.0f}" for name in ("p50", "p95", "p99", "longest"))
-        lines.append(f"| {limit} | {times} | {row['late']} | {row['less']} | {row['none']} |")
+        lines.append(f"| {limit} | {times} | {row['late']} | {row['less']} | {row['none']} | {row['behind']} |")
     return "\n".join(lines) + "\n"
 
 
@@ -124,6 +125,41 @@ def endurance(found: dict[str, Any]) -> str:
     )
 
 
+def speed(found: dict[str, Any]) -> str:
+    """Return where the time of SUMO's ticks goes."""
+    names = {
+        "policy": "the policy's plans",
+        "sumo_steps": "SUMO's steps",
+        "sumo_moves": "SUMO's search for the lanes on which vehicles are put",
+        "traffic_model": "the traffic model around the plans",
+        "host_translation": "translation from and to SUMO",
+    }
+    lines = [
+        f"{found['host']}, {found['driven']:g} vehicles driven by `{found['policy']}` with {found['futures']} futures, "
+        f"a new plan every 0.5 s, {found['simulated_seconds']:g} s on {found['cores']} cores at load "
+        f"{found['load']:.1f}: {found['times_real_time']:.2f} times real time, and "
+        f"{found['times_real_time_by_cpu']:.2f} times by CPU time. The adapter's own share, the last two rows, is "
+        f"{found['adapter_share_by_cpu']:.1%} of the CPU time.",
+        "",
+        "| of a tick of 0.1 s | CPU, ms | on the clock, ms |",
+        "| --- | --- | --- |",
+    ]
+    for name, told in names.items():
+        lines.append(f"| {told} | {found['cpu_ms_per_tick'][name]:.2f} | {found['ms_per_tick'][name]:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def ppo_ego(found: dict[str, Any]) -> str:
+    """Return how the reward rose."""
+    return (
+        f"Among `{found['traffic']}`, {found['steps']:,} steps of 0.1 s, {found['episodes']} episodes of up to 5 s on "
+        "the bundled scenes.\n\n"
+        "| episodes | 1st fifth | 2nd | 3rd | 4th | last fifth |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        f"| mean reward | {' | '.join(f'{mean:.1f}' for mean in found['fifths'])} |\n"
+    )
+
+
 def runtimes(found: dict[str, Any]) -> str:
     """Return the table of runtimes."""
     lines = [
@@ -148,6 +184,8 @@ BLOCKS: dict[str, Callable[[dict[str, Any]], str]] = {
     "fuzz_observations": fuzz_observations,
     "long_run": long_run,
     "endurance": endurance,
+    "speed": speed,
+    "ppo_ego": ppo_ego,
 }
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 A town of nine crossings with signals is kept at a number of vehicles; the policy drives some of them, SUMO the others.
 Usage: python -P tools/bench_hosts.py [--driven 50] [--others 0] [--pedestrians 0] [--futures 8] [--seconds 30]
-[--policy small] [--traci] [--out FILE], or --endurance [--policy small]: ten minutes of a mixed town, whose figures go
-to docs/figures/endurance.json and from there into docs/adapter.md.
+[--policy small] [--traci] [--out FILE]. With --speed its figures go to docs/figures/speed.json and from there into
+docs/adapter.md; with --endurance [--policy small] those of ten minutes of a mixed town, to endurance.json.
 """
 
 import argparse
@@ -34,21 +34,29 @@ ENDURANCE = {
     "seconds": 600.0,
     "out": ROOT / "docs" / "figures" / "endurance.json",
 }
+SPEED = {"out": ROOT / "docs" / "figures" / "speed.json"}
 
 
 class Clock:
-    """Adds up seconds by name."""
+    """Adds up seconds by name: on the wall, and of the processor, which a busy machine does not stretch as much."""
 
     def __init__(self) -> None:
-        self.spent: dict[str, float] = {}
+        self.wall: dict[str, float] = {}
+        self.cpu: dict[str, float] = {}
 
     def call(self, name: str, function: Any, *arguments: Any) -> Any:
         """Return what the function does, its time added to that name."""
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         try:
             return function(*arguments)
         finally:
-            self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - began
+            self.wall[name] = self.wall.get(name, 0.0) + time.perf_counter() - began
+            self.cpu[name] = self.cpu.get(name, 0.0) + time.process_time() - worked
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.wall.clear()
+        self.cpu.clear()
 
 
 class TimedPolicy:
@@ -75,11 +83,13 @@ class TimedSumo:
         self._connection, self._clock = connection, clock
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
+        found = getattr(self._connection, name)
+        setattr(self, name, found)
+        return found
 
     def simulationStep(self) -> None:
         """Advance SUMO."""
-        self._clock.call("sumo", self._connection.simulationStep)
+        self._clock.call("sumo_steps", self._connection.simulationStep)
 
 
 class Demand:
@@ -153,17 +163,19 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     demand = Demand(sumo, options.driven, options.others, options.pedestrians)
     policy = TimedPolicy(td.load_policy(options.policy), clock)
     traffic = td.TrafficModel(policy, futures=options.futures, seed=0, dt=DT)
+    step_traffic = traffic.step
+    traffic.step = lambda seen: clock.call("traffic_model", step_traffic, seen)  # type: ignore[method-assign]
     wanted = ("driven", "walker")
     warnings, teleports, memory, there, ticks = 0, 0, [], [], 0
-    model_ms, said = 0.0, list[str]()
+    said = list[str]()
     with SumoTraffic(traffic, TimedSumo(sumo, clock), net, lambda name: name.startswith(wanted)) as town:
+        move = town._move
+        town._move = lambda moves: clock.call("sumo_moves", move, moves)  # type: ignore[method-assign]
         for tick in range(round(options.seconds / DT) + WARM_UP):
             if tick == WARM_UP:
-                clock.spent.clear()
-                model_ms = 0.0
+                clock.clear()
             demand.fill()
             step = clock.call("tick", town.step)
-            model_ms += step.latency_ms
             warnings += len(step.warnings)
             said += list(step.warnings)[: 10 - len(said)]
             teleports += sumo.simulation.getStartingTeleportNumber()
@@ -172,9 +184,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             if tick % 600 == WARM_UP:
                 memory.append(round(resident_mib(), 1))
     sumo.close()
-    spent = {name: seconds / ticks * 1e3 for name, seconds in clock.spent.items()}
-    model = model_ms / ticks - spent["policy"]
-    host = spent["tick"] - spent["sumo"] - model_ms / ticks
+    wall, cpu = parts(clock.wall, ticks), parts(clock.cpu, ticks)
     return {
         "host": "SUMO through " + ("TraCI" if options.traci else "libsumo"),
         "policy": policy.name,
@@ -183,19 +193,33 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "pedestrians": options.pedestrians,
         "futures": options.futures,
         "simulated_seconds": options.seconds,
-        "times_real_time": round(DT * 1e3 / spent["tick"], 3),
-        "ms_per_tick": {
-            "policy": round(spent["policy"], 2),
-            "sumo": round(spent["sumo"], 2),
-            "traffic_model": round(model, 2),
-            "host_translation": round(host, 2),
-        },
-        "host_translation_share": round(host / spent["tick"], 4),
+        "times_real_time": round(DT * 1e3 / sum(wall.values()), 3),
+        "times_real_time_by_cpu": round(DT * 1e3 / sum(cpu.values()), 3),
+        "ms_per_tick": {name: round(ms, 2) for name, ms in wall.items()},
+        "cpu_ms_per_tick": {name: round(ms, 2) for name, ms in cpu.items()},
+        "adapter_share_by_cpu": round((cpu["traffic_model"] + cpu["host_translation"]) / sum(cpu.values()), 4),
+        "load": round(os.getloadavg()[0], 1),
         "warnings": warnings,
         "first_warnings": said[:10],
         "teleports": teleports,
         "memory_mib_each_minute": memory,
         "cores": os.cpu_count(),
+    }
+
+
+def parts(spent: dict[str, float], ticks: int) -> dict[str, float]:
+    """Return where the ms of a tick go: the policy, SUMO's own work, and the rest, which is the adapter's.
+
+    SUMO's are its steps and its search for the lane on which it puts somebody.
+    """
+    ms = {name: 1e3 * seconds / ticks for name, seconds in spent.items()}
+    policy, steps, moves = ms["policy"], ms["sumo_steps"], ms["sumo_moves"]
+    return {
+        "policy": policy,
+        "sumo_steps": steps,
+        "sumo_moves": moves,
+        "traffic_model": ms["traffic_model"] - policy,
+        "host_translation": ms["tick"] - steps - moves - ms["traffic_model"],
     }
 
 
@@ -211,15 +235,16 @@ def main() -> None:
     parser.add_argument("--traci", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--endurance", action="store_true")
+    parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
-    if options.endurance:
-        vars(options).update(ENDURANCE)
+    if options.endurance or options.speed:
+        vars(options).update(ENDURANCE if options.endurance else SPEED)
     with tempfile.TemporaryDirectory() as folder:
         found = json.dumps(run(options, Path(folder)), indent=1)
     print(found)
     if options.out:
         options.out.write_text(found + "\n", encoding="utf-8")
-    if options.endurance:
+    if options.endurance or options.speed:
         subprocess.run([sys.executable, "-P", str(ROOT / "tools" / "adapter_page.py")], check=True)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from traj_diffusion.errors import HostError, MissingSource
+from traj_diffusion.errors import MissingSource
 from traj_diffusion.scene import GivenFuture
 from traj_diffusion.sim_adapter.hosts import nuplan_view as view
 from traj_diffusion.sim_adapter.traffic_model import TrafficModel
@@ -46,14 +46,7 @@ class DrivenTrafficAgents(AbstractTrafficAgentsPolicy):
         driven: Sequence[str] = ("VEHICLE", "PEDESTRIAN", "BICYCLE"),
         radius: float = RADIUS,
     ) -> None:
-        unknown = sorted(set(driven) - set(view.KINDS))
-        if unknown:
-            raise ValueError(f"objects of type {unknown[0]} cannot be driven; {', '.join(view.KINDS)} can")
-        if abs(future_trajectory_sampling.interval_length - traffic.dt) > 1e-6:
-            raise HostError(
-                f"NAVSIM steps by {future_trajectory_sampling.interval_length} s and the traffic model by "
-                f"{traffic.dt} s; they must be equal"
-            )
+        view.check_settings("NAVSIM", future_trajectory_sampling.interval_length, traffic.dt, driven)
         self.future_trajectory_sampling = future_trajectory_sampling
         self._traffic, self._driven, self._radius = traffic, tuple(driven), radius
 

@@ -11,7 +11,7 @@ never against nuPlan itself.
 from collections.abc import Sequence
 from typing import Any
 
-from traj_diffusion.errors import HostError, MissingSource
+from traj_diffusion.errors import MissingSource
 from traj_diffusion.sim_adapter.hosts import nuplan_view as view
 from traj_diffusion.sim_adapter.traffic_model import TrafficModel
 
@@ -51,14 +51,7 @@ class DrivenAgents(AbstractObservation):
         driven: Sequence[str] = ("VEHICLE", "PEDESTRIAN", "BICYCLE"),
         radius: float = RADIUS,
     ) -> None:
-        unknown = sorted(set(driven) - set(view.KINDS))
-        if unknown:
-            raise ValueError(f"objects of type {unknown[0]} cannot be driven; {', '.join(view.KINDS)} can")
-        if abs(scenario.database_interval - traffic.dt) > 1e-6:
-            raise HostError(
-                f"nuPlan steps by {scenario.database_interval} s and the traffic model by {traffic.dt} s; "
-                "they must be equal"
-            )
+        view.check_settings("nuPlan", scenario.database_interval, traffic.dt, driven)
         self._scenario, self._traffic = scenario, traffic
         self._driven, self._radius = tuple(driven), radius
         self.reset()

@@ -12,6 +12,7 @@ import numpy as np
 
 from traj_diffusion.datasets.readers.assemble import Features
 from traj_diffusion.datasets.readers.ground import drivable_ground, road_edges
+from traj_diffusion.errors import HostError
 from traj_diffusion.scene import AgentKind, EdgeType, LaneType, LightState, Map, MapKind, Observation, Origin, Step
 
 EGO = 0  # our id of the ego; objects are numbered from 1 in the order in which they appear
@@ -29,6 +30,15 @@ class Pose(NamedTuple):
     heading: float
     velocity: tuple[float, float]
     size: tuple[float, float, float]
+
+
+def check_settings(who: str, seconds: float, dt: float, driven: Sequence[str]) -> None:
+    """Raise where the traffic model steps otherwise than the simulator, or cannot drive one of those types."""
+    unknown = sorted(set(driven) - set(KINDS))
+    if unknown:
+        raise ValueError(f"objects of type {unknown[0]} cannot be driven; {', '.join(KINDS)} can")
+    if abs(seconds - dt) > 1e-6:
+        raise HostError(f"{who} steps by {seconds} s and the traffic model by {dt} s; they must be equal")
 
 
 def map_of(map_api: Any, layers: Any, point: Any, radius: float) -> tuple[Map, dict[str, int]]:

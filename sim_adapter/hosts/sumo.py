@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
 from traj_diffusion.datasets.synthesis.tools import require_libsumo
 from traj_diffusion.errors import HostError, MissingExtra
 from traj_diffusion.scene import Csr, Observation, Origin, Routes, Step
 from traj_diffusion.sim_adapter.episode import JUMP_FACTOR, JUMP_METRES
-from traj_diffusion.sim_adapter.hosts.sumo_view import Body, SumoView, agent_id
+from traj_diffusion.sim_adapter.hosts.sumo_view import Crowd, SumoView
 from traj_diffusion.sim_adapter.traffic_model import TrafficModel
 
 NEAREST_LANE, FREE_PLACEMENT = 0, 2  # moveToXY's keepRoute: on the network, or anywhere
+SEARCHED = (
+    25.0  # m around it in which SUMO looks for a lane to put somebody on; its own 100 m take it three times longer
+)
 BY_ITSELF = {"speed": 31, "lane_change": 1621}  # SUMO's own defaults for setSpeedMode and setLaneChangeMode
 AT_END = 1.0  # m before the end of its last lane at which a vehicle has arrived
 AT_GOAL = 3.0  # m from the end of its walk at which a pedestrian has arrived
@@ -30,6 +34,16 @@ class _Taken(NamedTuple):
     walks: bool
     target: str = ""
     goal: tuple[float, float] = (np.inf, np.inf)
+
+
+class _Move(NamedTuple):
+    """Where somebody is put, as SUMO counts: front bumper or a pedestrian's centre, degrees."""
+
+    name: str
+    walks: bool
+    x: float
+    y: float
+    angle: float
 
 
 class SumoTraffic:
@@ -76,8 +90,8 @@ class SumoTraffic:
         self._taken: dict[str, _Taken] = {}
         self._left: dict[str, float] = {}  # m that are left of the edge where a vehicle's way ends
         self._given_back: set[str] = set()
-        self._driven: dict[int, str] = {}
-        self._seen: dict[int, Body] = {}
+        self._driven: dict[int, tuple[str, bool, float]] = {}  # name, whether it walks, and half its length
+        self._seen: Crowd | None = None
         self._velocity: dict[str, tuple[float, float]] = {}
         self._elsewhere: list[str] = []
         self._began = False
@@ -94,8 +108,9 @@ class SumoTraffic:
         Raises HostError if SUMO ends or the model refuses what SUMO shows.
         """
         try:
-            self._leave()
-            observation = self.observe()
+            crowd = self.view.crowd()
+            self._leave(crowd)
+            observation = self._observed(crowd)
             if not self._began:
                 self.traffic.reset(self.view.roads.features, observation)
                 self._began = True
@@ -109,24 +124,42 @@ class SumoTraffic:
 
     def observe(self) -> Observation:
         """Return everyone in the simulation in our terms. Takes over those that are wanted and new."""
-        bodies = {agent_id(body.name, body.walks): body for body in self.view.bodies()}
-        for body in bodies.values():
-            self._take(body)
-        jumped = {one for one, body in bodies.items() if self._jumped(self._seen.get(one), body)}
-        self._elsewhere = [f"SUMO has put {bodies[one].name!r} elsewhere" for one in sorted(jumped)]
-        self._seen = bodies
-        shown = {one: body for one, body in bodies.items() if one not in jumped}
-        self._driven = {one: body.name for one, body in shown.items() if self._drives(body)}
-        ways = [self.view.way(b.name) if self._drives(b) and not b.walks else [] for b in shown.values()]
+        return self._observed(self.view.crowd())
+
+    def _observed(self, crowd: Crowd) -> Observation:
+        walks = crowd.walks.tolist()
+        for name, on_foot in zip(crowd.name, walks, strict=True):
+            if name not in self._taken and name not in self._given_back and self._wanted(name):
+                self._take(name, on_foot)
+        taken = [self._taken.get(name) for name in crowd.name]
+        driven = [one is not None and one.walks == on_foot for one, on_foot in zip(taken, walks, strict=True)]
+        velocity = crowd.speed[:, None] * np.stack([np.cos(crowd.heading), np.sin(crowd.heading)], -1)
+        for row, name in enumerate(crowd.name):
+            if driven[row] and name in self._velocity:
+                velocity[row] = self._velocity[name]
+        jumped = _jumped(self._seen, crowd, velocity, self.traffic.dt)
+        self._seen = crowd
+        elsewhere = sorted((crowd.agent_id[row], crowd.name[row]) for row in np.flatnonzero(jumped).tolist())
+        self._elsewhere = [f"SUMO has put {name!r} elsewhere" for _, name in elsewhere]
+        shown = np.flatnonzero(~jumped)
+        rows = shown.tolist()
+        half = np.where(crowd.walks, 0.0, crowd.size[:, 0] / 2).tolist()  # from its centre to what SUMO calls its place
+        self._driven = {crowd.agent_id[row]: (crowd.name[row], walks[row], half[row]) for row in rows if driven[row]}
+        ways = [
+            self.view.way(crowd.name[row], crowd.lane[row], crowd.at[row])
+            if driven[row] and not crowd.walks[row]
+            else []
+            for row in rows
+        ]
         return Observation.from_arrays(
             float(self._sumo.simulation.getTime()),
-            agent_id=list(shown),
-            kind=[body.kind for body in shown.values()],
-            position=[body.centre for body in shown.values()],
-            heading=[body.heading for body in shown.values()],
-            velocity=[self._pace(body) for body in shown.values()],
-            size=[body.size for body in shown.values()],
-            is_controlled=[one in self._driven for one in shown],
+            agent_id=np.array(crowd.agent_id, np.int64)[shown],
+            kind=np.array(crowd.kind, np.uint8)[shown],
+            position=crowd.centre[shown],
+            heading=crowd.heading[shown],
+            velocity=velocity[shown],
+            size=crowd.size[shown],
+            is_controlled=np.array(driven, bool)[shown],
             light_lane=self.view.light_lane,
             light_stop=self.view.light_stop,
             light_state=self.view.light_states(),
@@ -187,27 +220,8 @@ class SumoTraffic:
         if abs(step - self.traffic.dt) > 1e-9:
             raise HostError(f"SUMO steps by {step} s and the traffic model by {self.traffic.dt} s; use dt={step}")
 
-    def _drives(self, body: Body) -> bool:
-        taken = self._taken.get(body.name)
-        return taken is not None and taken.walks == body.walks
-
-    def _pace(self, body: Body) -> tuple[float, float]:
-        own = self._velocity.get(body.name) if self._drives(body) else None
-        return own or (body.speed * float(np.cos(body.heading)), body.speed * float(np.sin(body.heading)))
-
-    def _jumped(self, before: Body | None, now: Body) -> bool:
-        """Return whether a body is where no driving leads: what TrafficModel takes for a jump."""
-        if before is None:
-            return False
-        went = np.hypot(now.centre[0] - before.centre[0], now.centre[1] - before.centre[1])
-        pace = float(np.hypot(*self._pace(now)))
-        return bool(went > JUMP_METRES + JUMP_FACTOR * max(pace, before.speed) * self.traffic.dt)
-
-    def _take(self, body: Body) -> None:
-        name = body.name
-        if name in self._taken or name in self._given_back or not self._wanted(name):
-            return
-        if body.walks:
+    def _take(self, name: str, walks: bool) -> None:
+        if walks:
             if self._sumo.simulation.getOption("pedestrian.model") != "nonInteracting":
                 raise HostError(
                     f"SUMO crashes when pedestrians such as {name!r} are placed under its striping model; "
@@ -222,60 +236,69 @@ class SumoTraffic:
         self._sumo.vehicle.setLaneChangeMode(name, 0)
 
     def _place(self, step: Step) -> list[str]:
-        warnings = []
-        for agent, place, heading, velocity in zip(
-            step.agent_id.tolist(), step.position.tolist(), step.heading.tolist(), step.velocity.tolist(), strict=True
+        heading = step.heading.astype(np.float64)
+        angles = (np.rad2deg(np.pi / 2 - heading) % 360).tolist()
+        ahead = np.stack([np.cos(heading), np.sin(heading)], -1).tolist()
+        moves = []
+        for agent, place, angle, (cos, sin) in zip(
+            step.agent_id.tolist(), step.position.tolist(), angles, ahead, strict=True
         ):
-            name, body = self._driven[agent], self._seen[agent]
-            angle = float(np.rad2deg(np.pi / 2 - heading) % 360)
-            try:
-                if body.walks:
-                    self._sumo.person.moveToXY(name, "", place[0], place[1], angle, FREE_PLACEMENT)
-                else:
-                    half = body.size[0] / 2
-                    x, y = place[0] + half * float(np.cos(heading)), place[1] + half * float(np.sin(heading))
-                    self._sumo.vehicle.moveToXY(name, "", -1, x, y, angle, FREE_PLACEMENT)
-                # SUMO caps the speed that it reports by the limit of lane and vehicle; the model's own is exact.
-                self._velocity[name] = velocity[0], velocity[1]
-            except self._error as error:
-                self._velocity.pop(name, None)
-                warnings.append(f"SUMO refused to move {name!r} at {step.time - self.traffic.dt:.2f} s: {error}")
-        return warnings
+            name, walks, half = self._driven[agent]
+            moves.append(_Move(name, walks, place[0] + half * cos, place[1] + half * sin, angle))
+        refused = self._move(moves)
+        for name in refused:
+            self._velocity.pop(name, None)
+        # SUMO caps the speed that it reports by the limit of lane and vehicle; the model's own is exact.
+        told = zip(moves, step.velocity.tolist(), strict=True)
+        self._velocity.update((move.name, (vx, vy)) for move, (vx, vy) in told if move.name not in refused)
+        now = step.time - self.traffic.dt
+        return [f"SUMO refused to move {name!r} at {now:.2f} s: {error}" for name, error in refused.items()]
 
-    def _leave(self) -> None:
+    def _move(self, moves: list[_Move]) -> dict[str, Exception]:
+        """Have SUMO put everyone at its place, and return whom it refused to move."""
+        vehicle, person = self._sumo.vehicle, self._sumo.person
+        refused: dict[str, Exception] = {}
+        for name, walks, x, y, angle in moves:
+            try:
+                if walks:
+                    person.moveToXY(name, "", x, y, angle, FREE_PLACEMENT, SEARCHED)
+                else:
+                    vehicle.moveToXY(name, "", -1, x, y, angle, FREE_PLACEMENT, SEARCHED)
+            except self._error as error:
+                refused[name] = error
+        return refused
+
+    def _leave(self, crowd: Crowd) -> None:
         """Forget who is gone, and take those out of the simulation whose way ends here."""
         vehicle, person = self._sumo.vehicle, self._sumo.person
         there = {False: set(vehicle.getIDList()), True: set(person.getIDList())}
         self._given_back &= there[False] | there[True]
+        rows = {
+            (name, walks): row for row, (name, walks) in enumerate(zip(crowd.name, crowd.walks.tolist(), strict=True))
+        }
+        outside: list[bool] = np.any((crowd.front < self._low) | (crowd.front > self._high), axis=1).tolist()
         for name, taken in sorted(self._taken.items()):
+            row = rows.get((name, taken.walks))
             if name not in there[taken.walks]:
                 self._forget(name)
-            elif taken.walks and self._has_walked(name, taken.goal):
+            elif row is None:
+                continue  # on its way in or out of the network: SUMO knows no place for it
+            elif taken.walks and (outside[row] or np.hypot(*(crowd.front[row] - taken.goal)) <= AT_GOAL):
                 person.removeStage(name, 0)
                 self._forget(name)
                 self._given_back.add(name)
-            elif not taken.walks and self._has_arrived(name, taken.target):
+            elif not taken.walks and (outside[row] or self._has_arrived(crowd, row, taken.target)):
                 vehicle.remove(name, ARRIVED)
                 self._forget(name)
                 self._given_back.add(name)  # SUMO takes it out at its next step
 
-    def _outside(self, place: np.ndarray) -> bool:
-        return bool((place < self._low).any() or (place > self._high).any()) and bool(place[0] > -1e8)
-
-    def _has_walked(self, name: str, goal: tuple[float, float]) -> bool:
-        place = np.array(self._sumo.person.getPosition(name))
-        return self._outside(place) or bool(np.hypot(*(place - goal)) <= AT_GOAL)
-
-    def _has_arrived(self, name: str, target: str) -> bool:
-        vehicle = self._sumo.vehicle
-        if self._outside(np.array(vehicle.getPosition(name))):
-            return True
-        edge, lane = vehicle.getRoadID(name), vehicle.getLaneID(name)
-        if lane and (edge == target or edge in self._last_edges):
-            self._left[name] = float(self._sumo.lane.getLength(lane) - vehicle.getLanePosition(name))
+    def _has_arrived(self, crowd: Crowd, row: int, target: str) -> bool:
+        name, lane = crowd.name[row], self.view.network.lanes.get(crowd.lane[row])
+        if lane is not None and (lane.edge == target or lane.edge in self._last_edges):
+            self._left[name] = lane.length - crowd.at[row]
             return self._left[name] <= AT_END
         # Beyond the end of the edge, or beside it?
-        return bool(self._left.pop(name, np.inf) <= AT_END + 2 * vehicle.getSpeed(name) * self.traffic.dt)
+        return bool(self._left.pop(name, np.inf) <= AT_END + 2 * crowd.speed[row] * self.traffic.dt)
 
     def _give_back_vehicle(self, name: str, target: str) -> None:
         vehicle = self._sumo.vehicle
@@ -304,6 +327,19 @@ class SumoTraffic:
         self._taken.pop(name, None)
         self._velocity.pop(name, None)
         self._left.pop(name, None)
+
+
+def _jumped(
+    before: Crowd | None, now: Crowd, velocity: Float64[np.ndarray, "A 2"], dt: float
+) -> Bool[np.ndarray, " A"]:
+    """Return which of them are where no driving leads: what TrafficModel takes for a jump."""
+    if before is None or not before.name:
+        return np.zeros(len(now.name), bool)
+    row_of = {agent: row for row, agent in enumerate(before.agent_id)}
+    rows = np.array([row_of.get(agent, -1) for agent in now.agent_id], np.int64)
+    went = np.hypot(*(now.centre - before.centre[rows]).T)
+    pace = np.maximum(np.hypot(*velocity.T), before.speed[rows])
+    return (rows >= 0) & (went > JUMP_METRES + JUMP_FACTOR * pace * dt)
 
 
 def _exceptions(connection: Any) -> tuple[type[Exception], ...]:

@@ -5,11 +5,12 @@ of its front bumper (a pedestrian's is its centre), angles are degrees clockwise
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
 from traj_diffusion.datasets.synthesis.network import read_network
 from traj_diffusion.datasets.synthesis.record import STATES
@@ -21,16 +22,31 @@ INVALID = -1e8  # SUMO's mark for "no position" is -2^30
 PEDESTRIAN_HEIGHT = 1.7  # m; SUMO has none
 
 
-class Body(NamedTuple):
-    """One vehicle or pedestrian in our terms."""
+class Crowd(NamedTuple):
+    """Everyone on the network at one moment in our terms, one row for each."""
 
-    name: str
-    walks: bool
+    name: list[str]
+    agent_id: list[int]
+    kind: list[AgentKind]
+    walks: Bool[np.ndarray, " A"]
+    centre: Float64[np.ndarray, "A 2"]
+    front: Float64[np.ndarray, "A 2"]  # SUMO's own position
+    heading: Float64[np.ndarray, " A"]
+    speed: Float64[np.ndarray, " A"]
+    size: Float64[np.ndarray, "A 3"]
+    lane: list[str]  # that a vehicle is on; "" beside all of them, and of pedestrians
+    at: list[float]  # m along it
+
+
+class _Fixed(NamedTuple):
+    """What does not change of somebody."""
+
+    agent_id: int
     kind: AgentKind
-    centre: tuple[float, float]
-    heading: float
-    speed: float
     size: tuple[float, float, float]
+
+
+_Row = tuple[str, _Fixed, Sequence[float], float, float, str, float]
 
 
 class SumoView:
@@ -42,45 +58,70 @@ class SumoView:
         self.roads = build_map(self.network, drivable_area(self.network))
         programs = connection.trafficlight.getIDList()
         self.signals = [light for light in self.roads.signals if light.program in programs]
+        self._links = [(light.program, light.index) for light in self.signals]
+        self._programs = list(dict.fromkeys(program for program, _ in self._links))
         self.light_lane = self.roads.features.id[[light.row for light in self.signals]]
         self.light_stop = np.array([(*light.stop_point, 0.0) for light in self.signals]).reshape(-1, 3)
-        self._built: dict[str, tuple[AgentKind, tuple[float, float, float]]] = {}
+        self._fixed: tuple[dict[str, _Fixed], dict[str, _Fixed]] = {}, {}  # vehicles; pedestrians
         self._edges: dict[str, list[str]] = {}
         self._way: dict[str, tuple[int, int, list[int]]] = {}  # name -> lane's row, edges behind, rows ahead
 
-    def bodies(self) -> list[Body]:
+    def crowd(self) -> Crowd:
         """Return everyone who is on the network now; who rides in a vehicle or waits to depart is not."""
-        found = [*self._vehicles(), *self._pedestrians()]
-        there = {body.name for body in found}
-        for name in self._built.keys() - there:
-            del self._built[name]
-            self._edges.pop(name, None)
-            self._way.pop(name, None)
-        return [body for body in found if body.centre[0] > INVALID]
+        vehicles, people = self._vehicles(), self._pedestrians()
+        for walks, found in enumerate((vehicles, people)):
+            fixed = self._fixed[walks]
+            for name in fixed.keys() - {row[0] for row in found} if len(fixed) > len(found) else ():
+                del fixed[name]
+                if not walks:
+                    self._edges.pop(name, None)
+                    self._way.pop(name, None)
+        rows = [row for row in (*vehicles, *people) if row[2][0] > INVALID]
+        if not rows:
+            none = np.zeros(0)
+            return Crowd(
+                [],
+                [],
+                [],
+                none.astype(bool),
+                none.reshape(0, 2),
+                none.reshape(0, 2),
+                none,
+                none,
+                none.reshape(0, 3),
+                [],
+                [],
+            )
+        names, fixed_ones, places, angles, speeds, lanes, at = zip(*rows, strict=True)
+        ids, kinds, sizes = zip(*fixed_ones, strict=True)
+        walks = np.array(kinds) == AgentKind.PEDESTRIAN
+        size, heading = np.array(sizes), np.pi / 2 - np.deg2rad(angles)
+        front = np.array(places)[:, :2]
+        back = np.where(walks, 0.0, size[:, 0] / 2)[:, None]
+        centre = front - back * np.stack([np.cos(heading), np.sin(heading)], -1)
+        speed = np.array(speeds)
+        return Crowd([*names], [*ids], [*kinds], walks, centre, front, heading, speed, size, [*lanes], [*at])
 
     def light_states(self) -> list[LightState]:
         """Return what each of `signals` shows."""
-        shown = {light.program: "" for light in self.signals}
-        for program in shown:
-            shown[program] = self._sumo.trafficlight.getRedYellowGreenState(program)
-        return [STATES.get(shown[light.program][light.index], LightState.UNKNOWN) for light in self.signals]
+        shown = {name: self._sumo.trafficlight.getRedYellowGreenState(name) for name in self._programs}
+        return [STATES.get(shown[program][index], LightState.UNKNOWN) for program, index in self._links]
 
     def target(self, name: str) -> str:
         """Return the edge where a vehicle means to end. Its way there is kept: SUMO may change it once it is moved."""
         self._edges[name] = list(self._sumo.vehicle.getRoute(name))
         return self._edges[name][-1]
 
-    def way(self, name: str) -> list[int]:
+    def way(self, name: str, lane: str, position: float) -> list[int]:
         """Return the rows of the lanes ahead on the way of a vehicle whose target was asked for, the present one first.
 
-        One that has left its way is given SUMO's own shortest one from where it is. Off the lanes it keeps the last.
+        It is [m] along that lane. One that has left its way is given SUMO's own shortest one from where it is. Off the
+        lanes it keeps the last.
         """
-        lane = self._sumo.vehicle.getLaneID(name)
         row, at, rows = self._way.get(name, (-1, 0, []))
         if lane not in self.roads.rows:
             return rows
-        fraction = self._sumo.vehicle.getLanePosition(name) / self.roads.lengths[lane]
-        here = self.roads.row_at(lane, fraction)
+        here = self.roads.row_at(lane, position / self.roads.lengths[lane])
         if here != row:
             at = self._position_on_way(name, lane, at)
             rows = planned_rows(np.array([here]), np.array([at]), self._edges[name], self.network, self.roads)
@@ -100,30 +141,44 @@ class SumoView:
         self._edges[name] = list(found) or [edge]
         return 0
 
-    def _vehicles(self) -> Iterator[Body]:
-        vehicle = self._sumo.vehicle
-        for name in vehicle.getIDList():
-            kind, size = self._built.get(name) or self._build(name)
-            heading = float(np.pi / 2 - np.deg2rad(vehicle.getAngle(name)))
-            x, y = vehicle.getPosition(name)
-            centre = x - size[0] / 2 * float(np.cos(heading)), y - size[0] / 2 * float(np.sin(heading))
-            yield Body(name, False, kind, centre, heading, vehicle.getSpeed(name), size)
+    def _vehicles(self) -> list[_Row]:
+        vehicle, fixed = self._sumo.vehicle, self._fixed[False]
+        place, angle, speed = vehicle.getPosition, vehicle.getAngle, vehicle.getSpeed
+        lane, at = vehicle.getLaneID, vehicle.getLanePosition
+        return [
+            (
+                name,
+                fixed.get(name) or self._new_vehicle(name),
+                place(name),
+                angle(name),
+                speed(name),
+                lane(name),
+                at(name),
+            )
+            for name in vehicle.getIDList()
+        ]
 
-    def _build(self, name: str) -> tuple[AgentKind, tuple[float, float, float]]:
+    def _pedestrians(self) -> list[_Row]:
+        person, fixed = self._sumo.person, self._fixed[True]
+        place, angle, speed = person.getPosition, person.getAngle, person.getSpeed
+        return [
+            (name, fixed.get(name) or self._new_pedestrian(name), place(name), angle(name), speed(name), "", 0.0)
+            for name in person.getIDList()
+            if not person.getVehicle(name)  # rides in it
+        ]
+
+    def _new_vehicle(self, name: str) -> _Fixed:
         vehicle = self._sumo.vehicle
         kind = AgentKind.CYCLIST if vehicle.getVehicleClass(name) == "bicycle" else AgentKind.VEHICLE
-        self._built[name] = kind, (vehicle.getLength(name), vehicle.getWidth(name), vehicle.getHeight(name))
-        return self._built[name]
+        size = vehicle.getLength(name), vehicle.getWidth(name), vehicle.getHeight(name)
+        self._fixed[False][name] = found = _Fixed(agent_id(name), kind, size)
+        return found
 
-    def _pedestrians(self) -> Iterator[Body]:
+    def _new_pedestrian(self, name: str) -> _Fixed:
         person = self._sumo.person
-        for name in person.getIDList():
-            if person.getVehicle(name):
-                continue  # rides in it
-            heading = float(np.pi / 2 - np.deg2rad(person.getAngle(name)))
-            size = person.getLength(name), person.getWidth(name), PEDESTRIAN_HEIGHT
-            place, pace = person.getPosition(name), person.getSpeed(name)
-            yield Body(name, True, AgentKind.PEDESTRIAN, tuple(place), heading, pace, size)
+        size = person.getLength(name), person.getWidth(name), PEDESTRIAN_HEIGHT
+        self._fixed[True][name] = found = _Fixed(agent_id(name, walks=True), AgentKind.PEDESTRIAN, size)
+        return found
 
 
 def agent_id(name: str, walks: bool = False) -> int:

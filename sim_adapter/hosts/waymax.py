@@ -105,11 +105,15 @@ class TrafficActor(agents.WaymaxActorCore):
 
 
 def _scene(state: Any, steps: slice) -> Scene:
-    """Return what the simulation was in those steps, on its map."""
-    past = {name: _array(getattr(state.sim_trajectory, name))[:, steps] for name in (*FIELDS, "z", "valid")}
-    size = [_array(getattr(state.sim_trajectory, name))[:, steps] for name in ("length", "width", "height")]
+    """Return what the simulation was in those steps, on its map.
+
+    Rows that are never valid are left out: Waymax fills its arrays up with objects that all have the id -1.
+    """
+    there = np.flatnonzero(_array(state.sim_trajectory.valid)[:, steps].any(axis=1))
+    past = {name: _array(getattr(state.sim_trajectory, name))[there, steps] for name in (*FIELDS, "z", "valid")}
+    size = [_array(getattr(state.sim_trajectory, name))[there, steps] for name in ("length", "width", "height")]
     count, length = past["valid"].shape
-    sdc = np.flatnonzero(_array(state.object_metadata.is_sdc))
+    sdc = np.flatnonzero(_array(state.object_metadata.is_sdc)[there])
     return Scene(
         id="waymax",
         source="waymax",
@@ -117,8 +121,8 @@ def _scene(state: Any, steps: slice) -> Scene:
         current_index=length - 1,
         ego=int(sdc[0]) if len(sdc) else None,
         agents=Agents(
-            id=_array(state.object_metadata.ids).astype(np.int64),
-            kind=_kinds(state),
+            id=_array(state.object_metadata.ids)[there].astype(np.int64),
+            kind=_kinds(state)[there],
             position=np.stack([past[axis] for axis in "xyz"], -1).astype(np.float64),
             heading=past["yaw"].astype(np.float32),
             velocity=np.stack([past["vel_x"], past["vel_y"]], -1).astype(np.float32),

@@ -1,11 +1,14 @@
 """Exported networks: what they hand on, parity with torch at each denoising step, and policies in other runtimes."""
 
+import copy
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +20,11 @@ from traj_diffusion.cli.main import cli
 from traj_diffusion.datasets import read_scenes
 from traj_diffusion.diffusion import uniform_grid
 from traj_diffusion.errors import BadCheckpoint, BadConfig, MissingExtra
+from traj_diffusion.model import Prepared
 from traj_diffusion.policies import DiffusionPolicy, load_exported, load_model, load_policy
 from traj_diffusion.policies.export import example, export_model
 from traj_diffusion.policies.flat import leaves, rebuilt, tensors
-from traj_diffusion.policies.runtime import RUNTIMES, RuntimeModel, is_exported
+from traj_diffusion.policies.runtime import RUNTIMES, RuntimeModel, fastest, is_exported
 from traj_diffusion.scene import Observation, PlanRequest, Scene
 from traj_diffusion.sim_adapter import rollout
 from traj_diffusion.sim_adapter.history import world_state
@@ -57,6 +61,34 @@ def test_without_the_extra_export_and_runtimes_say_what_to_install(
         RuntimeModel(tmp_path, "openvino")
     with pytest.raises(BadConfig, match="runtime 'tensorrt' is unknown; known: onnx, openvino"):
         RuntimeModel(tmp_path, "tensorrt")
+    for runtime in RUNTIMES:
+        with pytest.raises(MissingExtra, match=rf"pip install 'traj-diffusion\[{runtime}\]'"):
+            load_model(runtime=runtime)
+    with pytest.raises(MissingExtra, match=r"pip install 'traj-diffusion\[onnx\]'"):
+        load_model(runtime="fastest")
+    with pytest.raises(BadConfig, match="runtime 'tensorrt' is unknown"):
+        load_model(runtime="tensorrt")
+    with pytest.raises(BadConfig, match="runtime 'onnx' runs on the CPU, not on 'cuda'"):
+        load_model(device="cuda", runtime="onnx")
+
+
+def test_the_fastest_network_is_the_one_whose_steps_took_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model().model
+    slow, fast = copy.copy(model), copy.copy(model)
+    now = [0.0]
+
+    def step(seconds: float) -> Callable[..., Tensor]:
+        def forward(x_t: Tensor, t: Tensor, scene: Prepared) -> Tensor:
+            now[0] += seconds
+            return x_t
+
+        return forward
+
+    monkeypatch.setattr("traj_diffusion.policies.runtime.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    slow.forward, fast.forward = step(2.0), step(1.0)  # type: ignore[method-assign]
+    assert fastest({"torch": slow, "onnx": fast, "openvino": slow}) == "onnx"
+    assert fastest({"torch": fast, "onnx": slow}) == "torch"
+    assert fastest({"openvino": slow}) == "openvino"
 
 
 needs_onnx = pytest.mark.skipif(
@@ -154,6 +186,25 @@ def test_an_exported_folder_is_a_policy_by_its_path_and_by_measurement(exported:
     assert is_exported(exported)
     assert load_policy(str(exported)).name == f"{load_model().name}-onnx"
     assert load_exported(exported, "fastest").name in {f"{load_model().name}-{name}" for name in RUNTIMES}
+    assert load_model(exported, runtime="onnx").name == f"{load_model().name}-onnx"
+    with pytest.raises(BadConfig, match="was exported and has no weights for torch; runtime='onnx' runs it"):
+        load_model(exported)
+
+
+@needs_onnx
+@pytest.mark.parametrize("runtime", [*installed, "fastest"])
+def test_a_checkpoint_runs_in_the_runtime_that_is_asked_for(exported: Path, runtime: str) -> None:
+    policy = load_model(runtime=runtime, steps=2, guidance=None)
+    assert (policy.steps, policy.guidance) == (2, None)
+    name = load_model().name
+    if runtime == "fastest":
+        assert policy.name in {name, *(f"{name}-{one}" for one in RUNTIMES)}
+        return
+    assert policy.name == f"{name}-{runtime}"
+    scene = next(iter(read_scenes("bundled")))
+    runs = rollout(scene, policy, rollouts=1, seed=1)
+    same = rollout(scene, load_exported(exported, runtime, steps=2, guidance=None), rollouts=1, seed=1)
+    assert np.array_equal(runs.position, same.position)
 
 
 @needs_onnx

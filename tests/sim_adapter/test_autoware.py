@@ -1,5 +1,6 @@
 """The traffic backend of autoware_carla_scenario: real package, registry and map; the world is a fake."""
 
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from autoware_carla_scenario.traffic.base import DrivenEntity, TrafficContext
 from traj_diffusion.testing.carla_fake import FakeCarla
 from traj_diffusion.testing.foreign_xml import opendrive_xml
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "autoware_traffic.py"
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the package's own
 
 
@@ -163,3 +165,15 @@ def test_prepare_refuses_loudly_and_a_tick_that_fails_is_a_warning(
     backend.tick(world, 0.1)
     assert "time-out" in caplog.text
     world.dead = False
+
+
+def test_the_example_runs_and_is_short(world: FakeCarla) -> None:
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 40
+    actors = [world.actors[number] for number in (100, 101, 102)]
+    before = [actor.get_transform().location.x for actor in actors]
+    told = runpy.run_path(str(EXAMPLE))["drive"](world, actors, ego_id=102)
+    assert told["policy"] == "idm"
+    after = [actor.get_transform().location.x for actor in actors]
+    assert after[0] - before[0] > 10
+    assert after[1] - before[1] < -5
+    assert after[2] - before[2] == pytest.approx(2.0 * 5, abs=1e-3), "the ego goes on at its own velocity"

@@ -1,5 +1,6 @@
 """The Gymnasium environment: Gymnasium's own checker, and answers known on paper."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +115,32 @@ def test_the_example_runs_and_is_short(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("reward") == 3
+
+
+def test_the_published_ppo_run_has_learnt() -> None:
+    root = EXAMPLE.parents[2]
+    assert len((EXAMPLE.parent / "ppo_ego.py").read_text(encoding="utf-8").splitlines()) <= 40
+    found = json.loads((root / "docs" / "figures" / "ppo_ego.json").read_text(encoding="utf-8"))
+    rewards = np.array(found["rewards"])
+    fifths = [part.mean() for part in np.array_split(rewards, 5)]
+    assert found["fifths"] == pytest.approx(fifths, abs=0.01)
+    assert len(rewards) == found["episodes"]
+    apart = np.hypot(
+        *(part.std() / np.sqrt(len(part)) for part in (rewards[: len(rewards) // 5], rewards[-(len(rewards) // 5) :]))
+    )
+    assert fifths[-1] - fifths[0] > 3 * apart, "more than chance"
+
+
+@pytest.mark.filterwarnings("ignore")  # of stable-baselines3's own
+def test_the_ppo_example_runs(tmp_path: Path) -> None:
+    pytest.importorskip("stable_baselines3", reason="needs stable-baselines3, which no extra brings")
+    arguments = ["constant_velocity", "512", "out.json"]
+    done = subprocess.run(
+        [sys.executable, "-P", str(EXAMPLE.parent / "ppo_ego.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["episodes"] > 8

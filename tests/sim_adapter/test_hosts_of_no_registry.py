@@ -1,7 +1,9 @@
 """Waymax, nuPlan and NAVSIM as hosts, each against a fake with its published signatures: no registry has them."""
 
 import importlib
+import runpy
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +17,7 @@ from traj_diffusion.scene import AgentKind, MapKind, Scene
 from traj_diffusion.sim_adapter import TrafficModel
 from traj_diffusion.testing import WitnessedTraffic, crossing, nuplan_fake, waymax_fake
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 HOSTS = {"waymax": "waymo-research/waymax", "nuplan": "motional/nuplan-devkit", "navsim": "autonomousvision/navsim"}
 
 
@@ -108,6 +111,23 @@ def test_waymax_lights_and_map_arrive_and_what_does_not_fit_is_refused(waymax: A
         actor.init(None, state)
 
 
+def example(name: str) -> dict[str, Any]:
+    """Run an example, which is short and says that a fake stands behind it, and return what it defines."""
+    text = (EXAMPLES / f"{name}_traffic.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 40
+    assert "**Its test runs it against a\nfake**" in text or "**Its test runs it against a fake**" in text
+    return runpy.run_path(str(EXAMPLES / f"{name}_traffic.py"))
+
+
+def test_the_waymax_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    waymax_fake.install(monkeypatch, recorded())
+    monkeypatch.setattr(sys, "argv", ["waymax_traffic.py"])
+    state = example("waymax")["state"]
+    assert state.remaining_timesteps == 0
+    assert (state.object_metadata.ids == -1).any(), "Waymax fills its arrays up"
+    assert "objects driven by traj_diffusion idm" in capsys.readouterr().out
+
+
 # --- nuPlan ------------------------------------------------------------------------------------------------------
 
 
@@ -158,6 +178,15 @@ def test_only_the_types_that_were_asked_for_are_driven_and_a_second_run_is_equal
         host("nuplan").DrivenAgents(scenario, TrafficModel(IdmFollower(), dt=0.05))
 
 
+def test_the_nuplan_example_runs(scenario: nuplan_fake.FakeScenario) -> None:
+    simulation = example("nuplan")["simulated"](scenario, "idm")
+    first, last = (simulation.history.data[at].observation.tracked_objects for at in (0, -1))
+    begin = {one.track_token: one.center for one in first}
+    gone = [np.hypot(one.center.x - begin[one.track_token].x, one.center.y - begin[one.track_token].y) for one in last]
+    assert len(simulation.history.data) == scenario.scene.steps - scenario.scene.current_index
+    assert max(gone) > 20.0
+
+
 # --- NAVSIM ------------------------------------------------------------------------------------------------------
 
 
@@ -201,3 +230,18 @@ def test_navsims_rear_axle_becomes_the_box_centre_and_the_traffic_sees_the_ego_o
         assert observation.position[0, :2] == pytest.approx([wanted.x, wanted.y], abs=1e-6)
         (given,) = observation.given
         assert given.agent_id == observation.agent_id[0] == 0
+
+
+def test_the_navsim_example_runs(scenario: nuplan_fake.FakeScenario) -> None:
+    states, cache = nuplan_fake.metric_cache(scenario, 40)
+    tracks = cache.current_tracked_objects[0].tracked_objects
+    fast = max(
+        (one for one in tracks if hasattr(one, "velocity")), key=lambda one: np.hypot(one.velocity.x, one.velocity.y)
+    )
+    in_its_way = np.zeros_like(states)
+    heading = fast.center.heading
+    in_its_way[:, :3] = fast.center.x + 20 * np.cos(heading), fast.center.y + 20 * np.sin(heading), heading
+    beside_log, behind_it = example("navsim")["reactions"]("idm", [states, in_its_way], cache)
+    assert beside_log.keys() == behind_it.keys()
+    short = np.subtract(beside_log[fast.track_token], behind_it[fast.track_token])
+    assert np.hypot(*short) > 5.0, "who is in the way is reacted to"

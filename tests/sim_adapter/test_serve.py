@@ -1,10 +1,13 @@
-"""The gRPC service, asked over a real channel: AlpaSim's wire, sessions, limits, faults."""
+"""The gRPC service over a real channel: AlpaSim's wire, sessions, limits, faults; in this process and beside it."""
 
+import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -32,19 +35,28 @@ class Client:
     def __init__(self, port: int) -> None:
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)])
 
-    def __call__(self, method: str, request: Any = None, timeout: float = 20.0) -> Any:
+    def begin(self, method: str, request: Any = None, timeout: float = 60.0) -> Any:
         asked, answered = METHODS[method]
         send = self.channel.unary_unary(
             f"/traffic.TrafficService/{method}",
             request_serializer=message(asked).SerializeToString,
             response_deserializer=message(answered).FromString,
         )
-        return send(request if request is not None else message(asked)(), timeout=timeout)
+        return send.future(request if request is not None else message(asked)(), timeout=timeout)
+
+    def __call__(self, method: str, request: Any = None, timeout: float = 60.0) -> Any:
+        return self.begin(method, request, timeout).result()
 
     def refused(self, method: str, request: Any) -> tuple[str, str]:
         with pytest.raises(grpc.RpcError) as error:
             self(method, request)
         return error.value.code().name, error.value.details()
+
+    def code(self, method: str, request: Any, timeout: float = 60.0) -> str:
+        return str(self.begin(method, request, timeout).code().name)
+
+    def close(self) -> None:
+        self.channel.close()
 
 
 @pytest.fixture
@@ -57,7 +69,7 @@ def serve() -> Iterator[Any]:
         service = TrafficService(policy or ConstantVelocity(), {"straight": scene}, **options)
         server = Server(service, workers=workers)
         client = Client(server.port)
-        running.extend([client.channel, server])
+        running.extend([client, server])
         return service, client
 
     yield begin
@@ -218,6 +230,195 @@ def test_a_deadline_ends_a_call_between_ticks_and_overload_is_refused(serve: Any
         pass
     answer = client("simulate", query(1.5))
     assert places(answer)["car"] == pytest.approx((-30 + 8 * 1.5, 0.0), abs=1e-3)
+
+
+class Process:
+    """A `traj-diffusion serve` of its own. Its policy waits while `slow` exists, and fails while `fail` does."""
+
+    PROGRAM = """
+import sys, time
+from pathlib import Path
+import traj_diffusion.policies as policies
+
+class Hindered(policies.ConstantVelocity):
+    def plan(self, request):
+        while Path("slow").exists():
+            time.sleep(0.01)
+        if Path("fail").exists():
+            raise RuntimeError("out of memory")
+        return super().plan(request)
+
+policies.BASELINES["hindered"] = Hindered
+from traj_diffusion.cli import main
+main(sys.argv[1:])
+"""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        command = [sys.executable, "-P", "-c", self.PROGRAM, "serve", "--policy", "hindered", "--without-maps"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self.program = subprocess.Popen([*command, *options], cwd=folder, **pipes)
+        assert self.program.stdout is not None
+        self.line = self.program.stdout.readline()
+        self.port = int(self.line.rsplit(":", 1)[1]) if self.line else 0
+
+    def hinder(self, how: str) -> None:
+        (self.folder / how).touch()
+
+    def let_go(self) -> None:
+        for how in ("slow", "fail"):
+            (self.folder / how).unlink(missing_ok=True)
+
+    def end(self) -> None:
+        self.let_go()
+        self.program.kill()
+        self.program.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    process = Process(tmp_path_factory.mktemp("serve"), "--port", "0", "--max-sessions", "5")
+    yield process
+    process.end()
+
+
+@pytest.fixture
+def client(server: Process) -> Iterator[Client]:
+    """Somebody who talks to the process. Sessions a to e are closed afterwards."""
+    one = Client(server.port)
+    yield one
+    server.let_go()
+    for name in "abcde":
+        until(lambda name=name: one.code("close_session", closing(name)) == "NOT_FOUND")  # type: ignore[misc]
+    one.close()
+
+
+def until(happens: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = monotonic() + seconds
+    while not happens():
+        assert monotonic() < end, "it never happened"
+        sleep(0.02)
+
+
+def closing(name: str) -> Any:
+    return message("traffic.TrafficSessionCloseRequest")(session_uuid=name)
+
+
+def test_a_flood_of_sessions_and_calls_is_refused_and_what_was_taken_on_is_answered(
+    server: Process, client: Client
+) -> None:
+    for name in "abcde":
+        client("start_session", session(name, scene="elsewhere"))
+    assert client.refused("start_session", session("f", scene="elsewhere"))[0] == "RESOURCE_EXHAUSTED"
+    server.hinder("slow")
+    calls = [client.begin("simulate", query(1.5, name)) for name in "abcd"]  # they keep the four workers busy
+    calls += [client.begin("get_metadata") for _ in range(20)]
+    until(lambda: sum(call.done() for call in calls) == 16)  # eight are taken on at a time
+    server.let_go()
+    codes = [call.code().name for call in calls]
+    assert codes[:4] == ["OK"] * 4
+    assert sorted(codes[4:]) == ["OK"] * 4 + ["RESOURCE_EXHAUSTED"] * 16
+    assert places(client("simulate", query(1.5, "e")))["car"] == pytest.approx((-30 + 8 * 1.5, 0.0), abs=1e-3)
+
+
+def test_a_call_past_its_deadline_ends_and_the_next_one_goes_on(server: Process, client: Client) -> None:
+    client("start_session", session(scene="elsewhere"))
+    client("simulate", query(1.2))
+    server.hinder("slow")
+    assert client.code("simulate", query(3.0), timeout=0.5) == "DEADLINE_EXCEEDED"
+    assert client.code("simulate", query(3.0)) == "RESOURCE_EXHAUSTED", "the session is still at work"
+    server.let_go()
+    until(lambda: client.code("simulate", query(3.0)) == "OK")
+    assert places(client("simulate", query(3.0)))["car"] == pytest.approx((-30 + 8 * 3.0, 0.0), abs=1e-2)
+
+
+def test_what_cannot_be_is_refused_and_the_session_lives_on(server: Process, client: Client) -> None:
+    assert client.refused("simulate", query(1.5))[0] == "NOT_FOUND"
+    assert client.refused("close_session", closing("a"))[0] == "NOT_FOUND"
+    unfit = session(scene="elsewhere")
+    unfit.logged_object_trajectories[1].trajectory.poses[3].pose.quat.z = float("nan")
+    assert client.refused("start_session", unfit) == ("INVALID_ARGUMENT", "a pose is not finite")
+    client("start_session", session(scene="elsewhere"))
+    assert client.refused("start_session", session("b", scene="x" * (65 * 2**20)))[0] == "RESOURCE_EXHAUSTED"
+    for wrong, told in ((float("nan"), "a pose is not finite"), (float("inf"), "a pose is not finite")):
+        bad = query(1.5)
+        bad.object_trajectory_updates[0].trajectory.poses[0].pose.vec.y = wrong
+        assert client.refused("simulate", bad) == ("INVALID_ARGUMENT", told)
+    client("simulate", query(2.0))
+    leap = query(2.1)
+    leap.object_trajectory_updates[0].trajectory.poses[0].pose.vec.x += 500.0
+    client("simulate", leap)  # it is of the end of this tick, and seen at the beginning of the next one
+    code, told = client.refused("simulate", query(2.2))
+    assert code == "INVALID_ARGUMENT"
+    assert "agent 1: velocity is [5010.0, 0.0]" in told
+    both = query(2.2)
+    add_pose(both.object_trajectory_updates[0].trajectory, 2.1, 21.0, 0.0)
+    assert places(client("simulate", both))["car"] == pytest.approx((-30 + 8 * 2.2, 0.0), abs=1e-2)
+
+
+def test_inference_that_fails_is_told_and_goes_on_where_it_was_once_it_works(server: Process, client: Client) -> None:
+    client("start_session", session(scene="elsewhere"))
+    server.hinder("fail")
+    for _ in range(2):
+        told = client.refused("simulate", query(1.5))
+        assert told == ("FAILED_PRECONDITION", "the model failed: RuntimeError: out of memory")
+    server.let_go()
+    assert places(client("simulate", query(1.5)))["car"] == pytest.approx((-30 + 8 * 1.5, 0.0), abs=1e-3)
+
+
+def test_a_second_server_on_the_port_is_refused_in_one_line(server: Process, tmp_path: Path) -> None:
+    second = Process(tmp_path, "--port", str(server.port))
+    said = second.program.communicate(timeout=60)[1]
+    assert second.program.returncode == 2
+    assert said.splitlines()[-1].startswith(f"traj-diffusion: 127.0.0.1:{server.port} cannot be served: ")
+    assert "Traceback" not in said
+
+
+CLIENT = """
+import sys, time
+import grpc
+channel = grpc.insecure_channel("127.0.0.1:" + sys.argv[1], options=[("grpc.enable_http_proxy", 0)])
+for method, request in (("start_session", sys.argv[2]), ("simulate", sys.argv[3])):
+    call = channel.unary_unary("/traffic.TrafficService/" + method).future(bytes.fromhex(request))
+    if method == "start_session":
+        call.result(60)
+        print("open", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_client_that_is_killed_loses_its_session_and_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    server = Process(tmp_path, "--port", "0", "--max-sessions", "1", "--idle-seconds", "1")
+    server.hinder("slow")
+    asked = [one.SerializeToString().hex() for one in (session(scene="elsewhere"), query(1.5))]
+    killed = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, str(server.port), *asked], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "open\n"
+        killed.kill()
+        killed.communicate()
+        server.let_go()
+        client = Client(server.port)
+        until(lambda: client.code("start_session", session("b", scene="elsewhere")) == "OK")
+        server.hinder("slow")
+        under_way = client.begin("simulate", query(1.5, "b"))
+        server.program.send_signal(signal.SIGINT)
+        assert under_way.code().name in ("UNAVAILABLE", "CANCELLED")
+        client.close()
+        server.let_go()
+        said = server.program.communicate(timeout=60)[1]
+    finally:
+        killed.kill()
+        server.end()
+    assert server.program.returncode == 130
+    assert said.splitlines()[-1] == "traj-diffusion: stopped"
+    assert "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", server.port))
 
 
 def test_the_command_listens_on_loopback_and_the_example_talks_to_it(tmp_path: Path) -> None:

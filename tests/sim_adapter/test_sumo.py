@@ -18,7 +18,8 @@ from traj_diffusion.errors import HostError, MissingExtra
 from traj_diffusion.policies import ConstantVelocity, IdmFollower
 from traj_diffusion.scene import AgentKind, Observation, Plan, PlanRequest
 from traj_diffusion.sim_adapter import TrafficModel
-from traj_diffusion.sim_adapter.hosts.sumo import SumoTraffic, agent_id
+from traj_diffusion.sim_adapter.hosts.sumo import SumoTraffic
+from traj_diffusion.sim_adapter.hosts.sumo_view import agent_id
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "sumo_traffic.py"
 libsumo = pytest.importorskip("libsumo", reason="needs the extra [sumo]")

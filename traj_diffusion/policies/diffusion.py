@@ -37,7 +37,7 @@ from traj_diffusion.diffusion import (
     power_grid,
     sample,
 )
-from traj_diffusion.errors import BadScene
+from traj_diffusion.errors import BadConfig, BadScene
 from traj_diffusion.geometry import to_world
 from traj_diffusion.kinematics import ACTION, DT, decode
 from traj_diffusion.model import Prepared, TrafficDiffusion, find_checkpoint, load_checkpoint
@@ -417,8 +417,24 @@ def load_model(
     steps: int = DEFAULT_STEPS,
     warm: float | None = DEFAULT_WARM,
     guidance: Guidance | None = DEFAULT_GUIDANCE,
+    runtime: str = "torch",
 ) -> DiffusionPolicy:
-    """Return a policy that samples from a bundled checkpoint (by name) or from a file."""
+    """Return a policy that samples from a bundled checkpoint (by name), a file, or a folder that was exported.
+
+    `runtime` is torch, onnx, openvino, or fastest: a denoising step is timed in each that is installed, so that what
+    wins may change, and with it the last bits of every future. A checkpoint is exported to get there, which takes
+    about half a minute; `traj-diffusion export` does it once. Raises MissingExtra without the runtime's extra.
+    """
+    # The runtimes build on this file.
+    from traj_diffusion.policies.runtime import in_runtime, is_exported, load_exported
+
+    if runtime != "torch" and torch.device(device).type != "cpu":
+        raise BadConfig(f"runtime {runtime!r} runs on the CPU, not on {device!r}; runtime='torch' runs there")
+    if is_exported(name_or_file):
+        if runtime == "torch":
+            raise BadConfig(f"{name_or_file} was exported and has no weights for torch; runtime='onnx' runs it")
+        return load_exported(name_or_file, runtime, steps, warm, guidance)
     path = find_checkpoint(name_or_file)
     model, _ = load_checkpoint(path, device)
-    return DiffusionPolicy(model, path.stem, steps, warm, guidance)
+    policy = DiffusionPolicy(model, path.stem, steps, warm, guidance)
+    return policy if runtime == "torch" else in_runtime(policy, runtime)

@@ -1,12 +1,14 @@
 """An exported network in another runtime, with the methods of `TrafficDiffusion`, so that `DiffusionPolicy` takes it.
 
 ```
-policy = load_exported("out/small-onnx", runtime="openvino")   # or: DiffusionPolicy(RuntimeModel(folder), "small")
+policy = load_model("small", runtime="openvino")          # exports first, which takes a while
+policy = load_exported("out/small-onnx", runtime="onnx")  # what `traj-diffusion export` wrote
 ```
 """
 
 import hashlib
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,13 +26,21 @@ from traj_diffusion.datasets.conditioning import Conditioning, MapTensors
 from traj_diffusion.errors import BadCheckpoint, BadConfig, MissingExtra
 from traj_diffusion.kinematics import ACTION
 from traj_diffusion.model import ModelConfig, Prepared, TrafficDiffusion
-from traj_diffusion.policies.diffusion import DEFAULT_STEPS, DEFAULT_WARM, DiffusionPolicy
-from traj_diffusion.policies.export import CONTENT, SCHEMA_VERSION, example
+from traj_diffusion.policies.diffusion import (
+    DEFAULT_GUIDANCE,
+    DEFAULT_STEPS,
+    DEFAULT_WARM,
+    DiffusionPolicy,
+    single_threaded,
+)
+from traj_diffusion.policies.export import CONTENT, SCHEMA_VERSION, example, export_model
 from traj_diffusion.policies.flat import leaves, rebuilt
+from traj_diffusion.policies.lean import Guidance
 
 Arrays = Mapping[str, np.ndarray]
 Call = Callable[[Arrays], list[np.ndarray]]
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}  # name -> the package that it needs
+FASTEST = "fastest"
 TRIES = 5  # of a step, to find out which runtime is the fastest
 TRIED_AGENTS = 16
 
@@ -45,10 +55,7 @@ class RuntimeModel(TrafficDiffusion):
     """
 
     def __init__(self, folder: str | Path, runtime: str = "onnx", threads: int = 1) -> None:
-        if runtime not in RUNTIMES:
-            raise BadConfig(f"runtime {runtime!r} is unknown; known: {', '.join(RUNTIMES)}")
-        if find_spec(RUNTIMES[runtime]) is None:
-            raise MissingExtra(RUNTIMES[runtime], runtime)
+        _require(runtime)
         said = _read(Path(folder))
         try:
             scale, files = torch.tensor(said["action_scale"]), said["files"]
@@ -109,47 +116,79 @@ class RuntimeModel(TrafficDiffusion):
 
 
 def load_exported(
-    folder: str | Path, runtime: str = "onnx", steps: int = DEFAULT_STEPS, warm: float | None = DEFAULT_WARM
+    folder: str | Path,
+    runtime: str = "onnx",
+    steps: int = DEFAULT_STEPS,
+    warm: float | None = DEFAULT_WARM,
+    guidance: Guidance | None = DEFAULT_GUIDANCE,
 ) -> DiffusionPolicy:
     """Return the policy of an exported network in a runtime: onnx, openvino, or whichever is fastest here.
 
     "fastest" times a denoising step in each one that is installed. Which one wins may change from run to run, and with
     it the last bits of every future: name one where runs are to be repeated.
     """
-    if runtime == "fastest":
-        runtime = min(took := step_times(folder), key=took.__getitem__)
-    model = RuntimeModel(folder, runtime)
-    name = f"{_read(Path(folder))['name']}-{runtime}"
-    return DiffusionPolicy(model, name, steps, warm)
+    models = in_runtimes(folder) if runtime == FASTEST else {runtime: RuntimeModel(folder, runtime)}
+    chosen = fastest(models)
+    return DiffusionPolicy(models[chosen], f"{_read(Path(folder))['name']}-{chosen}", steps, warm, guidance)
 
 
-def step_times(folder: str | Path, threads: int = 1) -> dict[str, float]:
-    """Return how long a denoising step of 8 futures takes [s, the best of a few] in each runtime that is installed.
+def in_runtime(policy: DiffusionPolicy, runtime: str) -> DiffusionPolicy:
+    """Return a policy of torch with its network in another runtime, or in the fastest one, torch itself among them.
 
-    Raises MissingExtra where none is.
+    Exports to a folder that is gone afterwards. Raises BadConfig where the runtime is unknown, MissingExtra where the
+    package is not installed that it needs; for "fastest", the exporter's alone.
     """
-    took = {}
-    for runtime, package in RUNTIMES.items():
-        if find_spec(package) is None:
-            continue
-        model = RuntimeModel(folder, runtime, threads)
-        c, map_ = example(1, TRIED_AGENTS, model.config.near_map, model.config.near_lights, model.config.history_steps)
-        scene = model.encode(c, map_, model.encode_map(map_))
-        x_t, t = torch.zeros(1, TRIED_AGENTS, 8, model.config.knots, ACTION), torch.full((1, TRIED_AGENTS, 8), 0.5)
-        times = []
-        for _ in range(TRIES):
-            began = time.perf_counter()
-            model(x_t, t, scene)
-            times.append(time.perf_counter() - began)
-        took[runtime] = min(times)
-    if not took:
+    if runtime != FASTEST:
+        _require(runtime)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        export_model(policy.model, policy.name, Path(folder))
+        models = in_runtimes(folder) if runtime == FASTEST else {runtime: RuntimeModel(folder, runtime)}
+    chosen = fastest({"torch": policy.model, **models}) if runtime == FASTEST else runtime
+    if chosen == "torch":
+        return policy
+    return DiffusionPolicy(models[chosen], f"{policy.name}-{chosen}", policy.steps, policy.warm, policy.guidance)
+
+
+def in_runtimes(folder: str | Path, threads: int = 1) -> dict[str, RuntimeModel]:
+    """Return an exported network in each runtime that is installed, by its name. Raises MissingExtra where none is."""
+    found = {name: RuntimeModel(folder, name, threads) for name, package in RUNTIMES.items() if find_spec(package)}
+    if not found:
         raise MissingExtra("onnxruntime", "onnx")
-    return took
+    return found
+
+
+def fastest(models: Mapping[str, TrafficDiffusion]) -> str:
+    """Return whose denoising step of 8 futures took least: a few in each, in turns, in one thread."""
+    if len(models) == 1:
+        return next(iter(models))
+    tried = {}
+    with single_threaded(), torch.no_grad():
+        for name, model in models.items():
+            config = model.config
+            c, map_ = example(1, TRIED_AGENTS, config.near_map, config.near_lights, config.history_steps)
+            scene = model.encode(c, map_, model.encode_map(map_))
+            x_t = torch.zeros(1, TRIED_AGENTS, 8, config.knots, ACTION)
+            tried[name] = (model, x_t, torch.full(x_t.shape[:3], 0.5), scene)
+        took = [{name: _seconds(*one) for name, one in tried.items()} for _ in range(TRIES)]
+    return min(tried, key=lambda name: min(turn[name] for turn in took))
+
+
+def _seconds(model: TrafficDiffusion, x_t: Tensor, t: Tensor, scene: Prepared) -> float:
+    began = time.perf_counter()
+    model(x_t, t, scene)
+    return time.perf_counter() - began
 
 
 def is_exported(folder: str | Path) -> bool:
     """Return whether a path looks like a folder that `traj-diffusion export` wrote."""
     return (Path(folder) / "model.json").is_file()
+
+
+def _require(runtime: str) -> None:
+    if runtime not in RUNTIMES:
+        raise BadConfig(f"runtime {runtime!r} is unknown; known: {', '.join(RUNTIMES)}")
+    if find_spec(RUNTIMES[runtime]) is None:
+        raise MissingExtra(RUNTIMES[runtime], runtime)
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -274,6 +274,64 @@ def simulate(
     return found
 
 
+class _OfScenario:
+    """What is made of a scenario alone, or of a planner's settings besides."""
+
+    def __init__(self, scenario: FakeScenario, num_poses: int = 0, future_time_horizon: float = 0.0) -> None:
+        self.scenario = scenario
+
+
+class StepSimulationTimeController(_OfScenario):
+    """`step_simulation_time_controller.StepSimulationTimeController`."""
+
+
+class PerfectTrackingController(_OfScenario):
+    """`perfect_tracking.PerfectTrackingController`; the ego replays the log whatever was planned."""
+
+
+class LogFuturePlanner(_OfScenario):
+    """`log_future_planner.LogFuturePlanner`."""
+
+
+@dataclass
+class SimulationSetup:
+    """`simulation_setup.SimulationSetup`."""
+
+    time_controller: Any
+    observations: Any
+    ego_controller: Any
+    scenario: Any
+
+
+class Simulation:
+    """`simulation.Simulation`: its history has a sample for each iteration."""
+
+    def __init__(self, simulation_setup: SimulationSetup) -> None:
+        self.setup, self.history = simulation_setup, SimpleNamespace(data=[])
+
+
+class SimulationRunner:
+    """`simulations_runner.SimulationRunner`."""
+
+    def __init__(self, simulation: Simulation, planner: Any) -> None:
+        self.simulation = simulation
+
+    def run(self) -> None:
+        """Simulate to the scenario's end."""
+        setup, scene = self.simulation.setup, self.simulation.setup.scenario.scene
+        found = simulate(setup.scenario, setup.observations, scene.steps - scene.current_index - 1)
+        self.simulation.history.data = [SimpleNamespace(observation=one) for one in found]
+
+
+@dataclass(frozen=True)
+class TrajectorySampling:
+    """`trajectory_sampling.TrajectorySampling`."""
+
+    num_poses: int
+    time_horizon: float | None = None
+    interval_length: float | None = None
+
+
 def metric_cache(scenario: FakeScenario, poses: int) -> tuple[np.ndarray, Any]:
     """Return the logged ego as NAVSIM's state array [poses + 1, 11], and the cache of its scene."""
     states = np.zeros((poses + 1, 11))
@@ -302,8 +360,17 @@ def install(monkeypatch: Any, scenario: FakeScenario | None = None) -> None:
         "nuplan.common.actor_state.tracked_objects": (TrackedObjects,),
         "nuplan.common.actor_state.tracked_objects_types": (TrackedObjectType,),
         "nuplan.common.maps.maps_datatypes": (SemanticMapLayer,),
+        "nuplan.planning.simulation.controller.perfect_tracking": (PerfectTrackingController,),
         "nuplan.planning.simulation.observation.abstract_observation": (AbstractObservation,),
         "nuplan.planning.simulation.observation.observation_type": (DetectionsTracks,),
+        "nuplan.planning.simulation.planner.log_future_planner": (LogFuturePlanner,),
+        "nuplan.planning.simulation.runner.simulations_runner": (SimulationRunner,),
+        "nuplan.planning.simulation.simulation": (Simulation,),
+        "nuplan.planning.simulation.simulation_setup": (SimulationSetup,),
+        "nuplan.planning.simulation.simulation_time_controller.step_simulation_time_controller": (
+            StepSimulationTimeController,
+        ),
+        "nuplan.planning.simulation.trajectory.trajectory_sampling": (TrajectorySampling,),
         "navsim.traffic_agents_policies.abstract_traffic_agents_policy": (AbstractTrafficAgentsPolicy,),
     }
     factory = "nuplan.common.maps.nuplan_map.map_factory"

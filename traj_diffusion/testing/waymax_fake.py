@@ -17,6 +17,7 @@ from traj_diffusion.scene import MapKind, Scene
 # `MapElementIds`: lanes from 0, lines from 5, edges from 14, each in the order of its enum; then the rest.
 _FIRST = {MapKind.LANE: 0, MapKind.ROAD_LINE: 5, MapKind.ROAD_EDGE: 14}
 _OTHER = {MapKind.STOP_SIGN: 17, MapKind.CROSSWALK: 18, MapKind.SPEED_BUMP: 19, MapKind.DRIVEWAY: 20}
+OBJECTS = 128  # rows of a state as Waymax loads it
 FIELDS = ("x", "y", "z", "vel_x", "vel_y", "yaw", "valid", "length", "width", "height")
 
 
@@ -66,15 +67,62 @@ class SimulatorState:
     roadgraph_points: Any = None
     shape: tuple[int, ...] = ()
 
+    @property
+    def remaining_timesteps(self) -> int:
+        """Return how many steps the log still has."""
+        return int(self.log_trajectory.x.shape[1]) - 1 - int(self.timestep)
 
-def install(monkeypatch: Any) -> None:
-    """Let `import waymax` find the fake until the test ends."""
+
+@dataclass(frozen=True)
+class EnvironmentConfig:
+    """`waymax.config.EnvironmentConfig`, what is looked at here."""
+
+    max_num_objects: int = OBJECTS
+    controlled_object: Any = "SDC"
+
+
+class MultiAgentEnvironment:
+    """`waymax.env.MultiAgentEnvironment` with StateDynamics."""
+
+    def __init__(self, dynamics_model: Any, config: EnvironmentConfig) -> None:
+        assert isinstance(dynamics_model, StateDynamics)
+        assert config.controlled_object == "VALID"
+        self.config = config
+
+    def reset(self, state: SimulatorState) -> SimulatorState:
+        """Return the state at its current index."""
+        assert len(state.object_metadata.ids) == self.config.max_num_objects
+        return state
+
+    def step(self, state: SimulatorState, action: Action) -> SimulatorState:
+        """Return the next state."""
+        return advance(state, WaymaxActorOutput(None, action, action.valid[:, 0]))
+
+
+class StateDynamics:
+    """`waymax.dynamics.StateDynamics`."""
+
+
+def install(monkeypatch: Any, scene: Scene | None = None) -> None:
+    """Let `import waymax` find the fake until the test ends; its data loader knows that scene."""
+    content: dict[str, dict[str, Any]] = {
+        "agents": {"WaymaxActorCore": WaymaxActorCore, "WaymaxActorOutput": WaymaxActorOutput},
+        "config": {
+            "EnvironmentConfig": EnvironmentConfig,
+            "ObjectType": SimpleNamespace(VALID="VALID"),
+            "WOD_1_1_0_VALIDATION": None,
+        },
+        "dataloader": {"simulator_state_generator": lambda config: iter([] if scene is None else [padded(scene)])},
+        "datatypes": {"Action": Action},
+        "dynamics": {"StateDynamics": StateDynamics},
+        "env": {"MultiAgentEnvironment": MultiAgentEnvironment},
+    }
     package = ModuleType("waymax")
-    agents, datatypes = ModuleType("waymax.agents"), ModuleType("waymax.datatypes")
-    agents.WaymaxActorCore, agents.WaymaxActorOutput = WaymaxActorCore, WaymaxActorOutput  # type: ignore[attr-defined]
-    datatypes.Action = Action  # type: ignore[attr-defined]
-    package.agents, package.datatypes = agents, datatypes  # type: ignore[attr-defined]
-    for module in (package, agents, datatypes):
+    monkeypatch.setitem(sys.modules, "waymax", package)
+    for name, things in content.items():
+        module = ModuleType(f"waymax.{name}")
+        vars(module).update(things)
+        setattr(package, name, module)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.delitem(sys.modules, "traj_diffusion.sim_adapter.hosts.waymax", raising=False)
 
@@ -113,6 +161,23 @@ def state_of(scene: Scene) -> SimulatorState:
         timestep=np.int32(now),
         roadgraph_points=_points(scene),
     )
+
+
+def padded(scene: Scene) -> SimulatorState:
+    """Return the state as Waymax loads it: with rows up to 128 objects that are never valid, all of id -1."""
+    state = state_of(scene)
+
+    def longer(values: np.ndarray, fill: Any) -> np.ndarray:
+        more = [(0, OBJECTS - len(values)), *((0, 0),) * (values.ndim - 1)]
+        return np.pad(values, more, constant_values=fill)
+
+    for trajectory in (state.sim_trajectory, state.log_trajectory):
+        for name in FIELDS:
+            setattr(trajectory, name, longer(getattr(trajectory, name), False if name == "valid" else -1.0))
+    told = state.object_metadata
+    told.ids, told.object_types = longer(told.ids, -1), longer(told.object_types, -1)
+    told.is_sdc = longer(told.is_sdc, False)
+    return state
 
 
 def advance(state: SimulatorState, output: WaymaxActorOutput) -> SimulatorState:
