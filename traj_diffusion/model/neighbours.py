@@ -8,7 +8,9 @@ from traj_diffusion.geometry import rotate, to_local, wrap_angle
 
 LOOKAHEAD = 2.0  # s; near is what is near now, or near where the present velocity leads in this time
 MAX_LEAD = 30.0  # m
+EXACT = "donot_use_mm_for_euclid_dist"
 RELATIVE_FEATURES = 9
+TIE = 2.0**-21  # of a distance and a metre, by which each target counts as farther than the one before it
 FINE = 3.0  # m; offsets of the nearest point saturate about here, so that a lane's width fills the scale
 
 
@@ -23,11 +25,17 @@ def nearest(
     """Return which targets are nearest to each agent, the nearest first, and which of them exist at all.
 
     The distance is to the target's centre less its `reach`, from where the agent is or from where it will be in
-    LOOKAHEAD seconds at its present velocity, whichever is less.
+    LOOKAHEAD seconds at its present velocity, whichever is less. Of targets that are equally far, as lights at one stop
+    line are, the first ones are taken: `topk` would take others in other runtimes.
     """
     lead = velocity * LOOKAHEAD
     lead = lead * (MAX_LEAD / lead.norm(dim=-1, keepdim=True).clamp(min=MAX_LEAD))
-    distance = torch.minimum(torch.cdist(position, target), torch.cdist(position + lead, target)) - reach
+    # Not by the matrix product that is the default, in which small differences of large coordinates drown.
+    distance = torch.minimum(
+        torch.cdist(position, target, compute_mode=EXACT), torch.cdist(position + lead, target, compute_mode=EXACT)
+    )
+    distance = distance - reach
+    distance = distance + (distance.abs() + 1) * TIE * torch.arange(target.shape[1], device=target.device)
     distance = distance.masked_fill(~valid, torch.inf)
     near = distance.topk(min(count, target.shape[1]), dim=-1, largest=False)
     return near.indices, near.values.isfinite()
