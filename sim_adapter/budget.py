@@ -6,14 +6,15 @@ from typing import NamedTuple
 import numpy as np
 
 from traj_diffusion.policies import ConstantVelocity
+from traj_diffusion.policies.diffusion import BLOCK
 from traj_diffusion.scene import Plan, PlanRequest, Policy
 from traj_diffusion.sim_adapter.given import laid_over, nothing
 
 # What is left of the budget for what comes after the plan, and for what the clock does not say: a share, and at least
 # this many ms, which waking up takes when the plan is still being made.
 RESERVE, LEAST_RESERVE = 0.15, 5.0
-# A plan costs about one denoising step more than it takes; futures are denoised by eights; few agents are not free.
-OVERHEAD_STEPS, FUTURES_AT_ONCE, OVERHEAD_AGENTS = 1, 8, 4
+# A plan costs about one denoising step more than it takes; futures are denoised in blocks; few agents are not free.
+OVERHEAD_STEPS, OVERHEAD_AGENTS = 1, 4
 CALMER = 0.8  # by which the estimate sinks when a plan was faster than expected
 
 
@@ -25,7 +26,7 @@ class Effort(NamedTuple):
 
     def work(self, agents: int) -> int:
         """Return what it costs, in units whose length `Pace` learns."""
-        blocks = -(-self.futures // FUTURES_AT_ONCE)
+        blocks = -(-self.futures // BLOCK)
         return (agents + OVERHEAD_AGENTS) * blocks * (OVERHEAD_STEPS + (self.steps or 1))
 
 

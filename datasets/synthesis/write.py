@@ -22,6 +22,7 @@ def write_scenes(
     first: int = 0,
     net_file: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    mix: int = LATEST,
 ) -> list[Path]:
     """Write the scenes `first` to `first + scenes - 1` of a seed as `<id>.scene.npz` and return their paths.
 
@@ -29,7 +30,7 @@ def write_scenes(
     number of workers. `net_file` is a SUMO network of one's own to drive on. `progress` is told (done, of how many).
     Raises HostError if workers keep dying.
     """
-    return write_numbered(out, range(first, first + scenes), seed, workers, net_file, progress)
+    return write_numbered(out, range(first, first + scenes), seed, workers, net_file, progress, mix)
 
 
 def write_numbered(

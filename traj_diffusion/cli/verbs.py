@@ -91,13 +91,23 @@ def inspect(scenes: str, scene_id: str | None, picture: Path | None) -> None:
 @click.option("--out", type=_FOLDER, required=True, help="Folder for the scenes; those that are there are kept.")
 @click.option("--workers", default=2, type=_COUNT, show_default=True)
 @click.option("--map", "net_file", type=_FILE, help="A SUMO network or OpenDRIVE map of your own.")
-def synthesize(scenes: int, seed: int, out: Path, workers: int, net_file: Path | None) -> None:
+@click.option("--mix", type=_COUNT, help="An earlier mix of towns, to make scenes of it again; else the latest.")
+def synthesize(scenes: int, seed: int, out: Path, workers: int, net_file: Path | None, mix: int | None) -> None:
     """Simulate scenes with SUMO on random towns: `<id>.scene.npz` files. Needs the extra [sumo]."""
     from traj_diffusion.datasets.synthesis import write_scenes
+    from traj_diffusion.datasets.synthesis.mixes import LATEST, MIXES
 
+    if mix is not None and mix not in MIXES:
+        raise click.BadParameter(f"{mix}; known are {', '.join(map(str, MIXES))}", param_hint="--mix")
     with progress_bar(scenes, "scenes") as bar:
         write_scenes(
-            out, scenes, seed, workers, net_file=net_file, progress=lambda done, total: bar.update(done - bar.pos)
+            out,
+            scenes,
+            seed,
+            workers,
+            net_file=net_file,
+            progress=lambda done, total: bar.update(done - bar.pos),
+            mix=mix or LATEST,
         )
     click.echo(f"{scenes} scenes: {out}")
 

@@ -1,7 +1,7 @@
 """The diffusion policy: conditioning from the simulated state, joint actions from noise, futures through kinematics."""
 
 import hashlib
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -45,7 +45,7 @@ from traj_diffusion.policies.inpainting import given_actions
 from traj_diffusion.policies.lean import Guidance, Surroundings, is_red, lean
 from traj_diffusion.policies.road import RoadField, road_field
 from traj_diffusion.policies.streaming import Memory, carried_over
-from traj_diffusion.scene import Map, OutOfTime, Plan, PlanRequest, Scene, WorldState
+from traj_diffusion.scene import Map, Plan, PlanRequest, Scene, WorldState
 
 DEFAULT_STEPS = 4
 # How noisy the last plan is made before the next one starts from it, as a share of the schedule's time; None: every
@@ -80,7 +80,14 @@ class Walk:
     grid: Shaped[Tensor, " times"]
     known: Float[Tensor, "R K A k 3"] | None = None  # x0 where `is_known`
     is_known: Bool[Tensor, "R K A k 3"] | None = None
-    deadline: float | None = None
+
+
+class _Torch:
+    """How many threads torch's operations had before plans took them away, and how many plans are being made."""
+
+    lock = threading.Lock()
+    plans = 0
+    threads = 1
 
 
 @contextmanager
@@ -88,14 +95,25 @@ def single_threaded() -> Iterator[int]:
     """Let each of torch's operations run in one thread, and yield how many it had.
 
     How an operation is split among threads decides its last bits. Blocks are shared out instead, each whole in one
-    thread, so that the same seed gives the same bits on any number of cores.
+    thread, so that the same seed gives the same bits on any number of cores. Several plans may be made at once, each
+    in a thread of its own: torch keeps the setting per thread, and what threads begin with for the process.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with _Torch.lock:
+        if not _Torch.plans:
+            _Torch.threads = torch.get_num_threads()
+        _Torch.plans += 1
+        torch.set_num_threads(1)
     try:
-        yield threads
+        yield _Torch.threads
     finally:
-        torch.set_num_threads(threads)
+        with _Torch.lock:
+            _Torch.plans -= 1
+            torch.set_num_threads(_Torch.threads)
+
+
+def workers(count: int) -> ThreadPoolExecutor:
+    """Return threads in which torch's operations run in one thread."""
+    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
 
 
 class DiffusionPolicy:
@@ -185,7 +203,7 @@ class DiffusionPolicy:
             pairs = [(world, future) for world in range(c.valid.shape[0]) for future in range(request.futures)]
             walk = self._walk(c, request)
             blocks = [pairs[first : first + BLOCK] for first in range(0, len(pairs), BLOCK)]
-            with ThreadPoolExecutor(min(threads, len(blocks))) as pool:
+            with workers(min(threads, len(blocks))) as pool:
                 done = list(pool.map(lambda block: self._denoise_block(c, request.context, walk, block), blocks))
             x0 = torch.cat(done).unflatten(0, walk.eps.shape[:2])
             return self._futures(c, request, x0)
@@ -206,7 +224,7 @@ class DiffusionPolicy:
             start = self.warm * schedule.t_max
             grid = power_grid(schedule, steps, max(round(start), steps - 1) if schedule.discrete else start)
             x_T = add_noise(carried[:, None].expand_as(eps).contiguous(), eps, grid[0].to(eps.device), schedule)
-        return Walk(x_T, eps, grid, known, is_known, request.deadline)
+        return Walk(x_T, eps, grid, known, is_known)
 
     def condition(self, request: PlanRequest) -> Conditioning:
         """Return what the network sees of the request's state."""
@@ -259,7 +277,6 @@ class DiffusionPolicy:
         block: Sequence[tuple[int, int]],
     ) -> Float[Tensor, "b A k 3"]:
         """Return x0 of these (world, future) pairs."""
-        began = time.perf_counter()
         prepared = {world: self._encode_world(c, context, world) for world in sorted({world for world, _ in block})}
         filled = [*block, *[block[-1]] * (BLOCK - len(block))]
         scenes = Prepared.stack([prepared[world] for world, _ in filled])
@@ -270,17 +287,14 @@ class DiffusionPolicy:
         def predict(x_t: Tensor, t: Tensor) -> Tensor:
             return self.model(x_t[:, :, None], t[:, None, None].expand(*x_t.shape[:2], 1), scenes)[:, :, 0]
 
-        network: Denoiser = predict
-        if walk.deadline is not None:
-            network = _in_time(predict, walk.deadline, time.perf_counter() - began)
         x_T = of_block(walk.x_T)
         worlds, steps = [world for world, _ in filled], len(walk.grid) - 1
         if walk.known is None or walk.is_known is None:
             leant = self._leant(c, context, worlds, steps)
-            return self.denoise(network, x_T, walk.grid, leant)[: len(block)]
+            return self.denoise(predict, x_T, walk.grid, leant)[: len(block)]
         # One noise for all levels, as on the way that a deterministic sampler takes to the same end.
         eps, known, is_known = of_block(walk.eps), of_block(walk.known), of_block(walk.is_known)
-        denoise = as_denoiser(network, self.model.config.parameterisation, self._schedule)
+        denoise = as_denoiser(predict, self.model.config.parameterisation, self._schedule)
         denoise = self._leant(c, context, worlds, steps, known, is_known)(denoise)
         x0 = inpaint(denoise, x_T, self._schedule, walk.grid, DpmSolver(), lambda draw, shape: eps, known, is_known)
         return x0[: len(block)]
@@ -379,24 +393,6 @@ class DiffusionPolicy:
         knots = self.model.config.knots
         drawn = keyed_normal([key.reshape(-1) for key in keys], knots * ACTION)
         return torch.from_numpy(drawn).reshape(*shape, knots, ACTION)
-
-
-def _in_time(denoise: Denoiser, deadline: float, last: float) -> Denoiser:
-    """Return the denoiser, which raises OutOfTime when a further evaluation, as long as the last, would be late.
-
-    `last` [s] is expected of the first one: encoding a scene takes about as long.
-    """
-
-    def timed(x_t: Tensor, t: Tensor) -> Tensor:
-        nonlocal last
-        began = time.perf_counter()
-        if began + last > deadline:
-            raise OutOfTime
-        x0 = denoise(x_t, t)
-        last = time.perf_counter() - began
-        return x0
-
-    return timed
 
 
 def _routes(state: WorldState, scene: Scene, rows: np.ndarray, target: np.ndarray, width: int) -> Tensor:

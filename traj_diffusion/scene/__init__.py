@@ -8,7 +8,7 @@ from traj_diffusion.scene.invariants import check_scene
 from traj_diffusion.scene.kinds import AgentKind, EdgeType, LaneType, LightState, LineType, MapKind, Origin
 from traj_diffusion.scene.motion import heading_of_motion, resample_scene, velocity_of_motion
 from traj_diffusion.scene.observation import GivenFuture, Latency, Observation, Step, check_observation
-from traj_diffusion.scene.policy import Given, OutOfTime, Plan, PlanRequest, Policy, WorldState
+from traj_diffusion.scene.policy import Given, Plan, PlanRequest, Policy, WorldState
 from traj_diffusion.scene.rollouts import Rollouts, rollouts_path
 from traj_diffusion.scene.scene import Agents, Lights, Links, Map, Routes, Scene
 
@@ -29,7 +29,6 @@ __all__ = [
     "MapKind",
     "Observation",
     "Origin",
-    "OutOfTime",
     "Plan",
     "PlanRequest",
     "Policy",

@@ -67,10 +67,6 @@ class Given:
     valid: Bool[np.ndarray, "R K A F"]
 
 
-class OutOfTime(Exception):  # an answer to the loop, not an error that a user sees
-    """A policy could not answer by the request's deadline."""
-
-
 @dataclass(frozen=True)
 class PlanRequest:
     """One question to a policy: K joint futures from this state.
@@ -79,9 +75,8 @@ class PlanRequest:
     first ones as they were. `world` numbers the R worlds of this state among all that are run.
 
     Policies that can, sample futures that fit those `given`, start from the `previous` plan, whose future `followed`
-    each world has been on, take no more than `steps` denoising steps, and raise OutOfTime rather than answer after the
-    `deadline`, a moment of time.perf_counter(). A policy that knows steps tells how many it usually takes by an
-    attribute `steps`; otherwise it is asked only for fewer futures when time is short.
+    each world has been on, and take no more than `steps` denoising steps. A policy that knows steps tells how many it
+    usually takes by an attribute `steps`; otherwise it is asked only for fewer futures when time is short.
     """
 
     context: Any
@@ -94,7 +89,6 @@ class PlanRequest:
     followed: Int32[np.ndarray, " R"] | None = None
     given: Given | None = None
     steps: int | None = None
-    deadline: float | None = None
 
 
 @runtime_checkable
