@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import torch
 from traj_diffusion.datasets import read_scenes
 from traj_diffusion.model import Prepared
 from traj_diffusion.policies import DiffusionPolicy, load_model
-from traj_diffusion.policies.diffusion import BLOCK, single_threaded, workers
+from traj_diffusion.policies.diffusion import BLOCK, single_threaded
 from traj_diffusion.scene import PlanRequest, Scene
 from traj_diffusion.sim_adapter import rollout
 from traj_diffusion.sim_adapter.worlds import Worlds
@@ -122,7 +123,7 @@ def step_of(policy: DiffusionPolicy, request: PlanRequest) -> Callable[[], objec
         return model(x_t, level, scenes)
 
     def step() -> object:
-        with single_threaded() as threads, workers(threads) as pool:
+        with single_threaded() as threads, ThreadPoolExecutor(threads) as pool:
             return list(pool.map(one, range(FUTURES // BLOCK)))
 
     return step

@@ -1,6 +1,8 @@
 """Every policy keeps the contract; and the contract notices those that do not."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from traj_diffusion.errors import BadScene
 from traj_diffusion.model import ModelConfig, TrafficDiffusion
 from traj_diffusion.policies import BASELINES, ConstantVelocity, DiffusionPolicy
+from traj_diffusion.policies.diffusion import single_threaded
 from traj_diffusion.scene import Plan, PlanRequest, Policy, Scene
 from traj_diffusion.testing import POLICY_CONTRACT, crossing, policy_contract
 
@@ -108,3 +111,26 @@ def test_a_scene_of_other_steps_is_a_bad_scene() -> None:
         BadScene, match=r"scene crossing: its steps are of 0\.5 s; this policy plans in steps of 0\.1 s"
     ):
         DiffusionPolicy(TrafficDiffusion(ModelConfig(width=32, n_heads=4)), "random").encode(scene)
+
+
+def test_plans_made_at_once_leave_torch_its_threads() -> None:
+    before, met = torch.get_num_threads(), threading.Barrier(2, timeout=30)
+
+    def nested(stays: bool, left: threading.Event) -> tuple[int, int]:
+        with single_threaded() as threads:
+            met.wait()
+            if stays:
+                left.wait(30)
+            during = torch.get_num_threads()
+        left.set()
+        return during, threads
+
+    torch.set_num_threads(2)
+    try:
+        event = threading.Event()
+        with ThreadPoolExecutor(2) as pool:
+            done = [pool.submit(nested, stays, event) for stays in (False, True)]
+        assert [one.result() for one in done] == [(1, 2), (1, 2)]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

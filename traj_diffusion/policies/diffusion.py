@@ -95,25 +95,21 @@ def single_threaded() -> Iterator[int]:
     """Let each of torch's operations run in one thread, and yield how many it had.
 
     How an operation is split among threads decides its last bits. Blocks are shared out instead, each whole in one
-    thread, so that the same seed gives the same bits on any number of cores. Several plans may be made at once, each
-    in a thread of its own: torch keeps the setting per thread, and what threads begin with for the process.
+    thread, so that the same seed gives the same bits on any number of cores. The setting is the process's, and several
+    plans may be made at once: the first to begin takes the threads, the last to end gives them back.
     """
     with _Torch.lock:
         if not _Torch.plans:
             _Torch.threads = torch.get_num_threads()
+            torch.set_num_threads(1)
         _Torch.plans += 1
-        torch.set_num_threads(1)
     try:
         yield _Torch.threads
     finally:
         with _Torch.lock:
             _Torch.plans -= 1
-            torch.set_num_threads(_Torch.threads)
-
-
-def workers(count: int) -> ThreadPoolExecutor:
-    """Return threads in which torch's operations run in one thread."""
-    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+            if not _Torch.plans:
+                torch.set_num_threads(_Torch.threads)
 
 
 class DiffusionPolicy:
@@ -203,7 +199,7 @@ class DiffusionPolicy:
             pairs = [(world, future) for world in range(c.valid.shape[0]) for future in range(request.futures)]
             walk = self._walk(c, request)
             blocks = [pairs[first : first + BLOCK] for first in range(0, len(pairs), BLOCK)]
-            with workers(min(threads, len(blocks))) as pool:
+            with ThreadPoolExecutor(min(threads, len(blocks))) as pool:
                 done = list(pool.map(lambda block: self._denoise_block(c, request.context, walk, block), blocks))
             x0 = torch.cat(done).unflatten(0, walk.eps.shape[:2])
             return self._futures(c, request, x0)
