@@ -53,7 +53,9 @@ def irregular(rng: np.random.Generator) -> tuple[Float64[np.ndarray, "V 2"], Pai
     nodes = _strewn(rng, int(rng.integers(10, 19)), side)
     triangles = shapely.delaunay_triangles(shapely.multipoints(nodes), only_edges=True)
     place = {tuple(node): i for i, node in enumerate(nodes.tolist())}
-    lines = [[place[tuple(end)] for end in shapely.get_coordinates(line).tolist()] for line in triangles.geoms]
+    lines = [
+        [place[tuple(end)] for end in shapely.get_coordinates(line).tolist()] for line in shapely.get_parts(triangles)
+    ]
     pairs: Pairs = []
     heading: list[list[float]] = [[] for _ in nodes]
     for start, end in [sorted(lines)[i] for i in rng.permutation(len(lines))]:

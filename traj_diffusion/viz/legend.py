@@ -89,7 +89,7 @@ def draw_legend(
 
 
 def _inside(places: Float64[np.ndarray, "n 3"], frame: Frame) -> Bool[np.ndarray, " n"]:
-    return ((places[:, :2] >= frame[0]) & (places[:, :2] <= frame[1])).all(1)
+    return np.all((places[:, :2] >= frame[0]) & (places[:, :2] <= frame[1]), axis=1)
 
 
 def _draw_time(figure: "Figure", what: str, seconds: float, size: tuple[int, int], y: float) -> None:
