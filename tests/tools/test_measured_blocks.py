@@ -41,6 +41,7 @@ def of_tuning(module: Any) -> str:
         ("experiments.md", "conditioning", "ablate_conditioning", "conditioning.json", None),
         ("experiments.md", "parameterisation", "ablate_parameterisation", "parameterisation.json", None),
         ("experiments.md", "fine-tuning", "dev_table", "tuned.json", of_tuning),
+        ("model.md", "speed", "bench_sampling", "speed.json", None),
         ("model.md", "zero-shot", "dev_table", "zero_shot.json", of_sets),
     ],
 )
