@@ -1,10 +1,12 @@
-"""Let py123d write the log of tests/data/py123d: ENV/bin/python tools/write_py123d_log.py tests/data/py123d
+"""Let py123d write the log of tests/data/py123d: ENV/bin/python tools/write_py123d_log.py tests/data/py123d [MAP.xodr]
 
 Run it where py123d 0.7 is installed (`pip install py123d` into an environment of its own; nothing here needs it). The
 map is the OpenDRIVE text below, made for this purpose, as py123d's own parser converts it. On it a car, the ego,
-drives east at 10 m/s, a van stands, a pedestrian walks north at 1.2 m/s, and a signal turns from red to green.
+drives east at 10 m/s, a van stands, a pedestrian walks north at 1.2 m/s, and a signal turns from red to green. With an
+OpenDRIVE file, plain or gzip, such as the towns of CARLA that py123d carries, they do so on that map.
 """
 
+import gzip
 import shutil
 import sys
 import tempfile
@@ -68,6 +70,12 @@ def open_drive() -> str:
     return f"<OpenDRIVE>{header}{''.join(roads)}</OpenDRIVE>"
 
 
+def given(file: Path) -> str:
+    """Return the text of an OpenDRIVE file."""
+    data = file.read_bytes()
+    return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
+
+
 def pose(x: float, y: float, z: float, heading: float) -> PoseSE3:
     """Return a pose that is turned about the vertical."""
     return PoseSE3(x=x, y=y, z=z, qw=np.cos(heading / 2), qx=0.0, qy=0.0, qz=np.sin(heading / 2))
@@ -78,7 +86,7 @@ def main() -> None:
     out = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "made.xodr").write_text(open_drive(), encoding="utf-8")
+        (folder / "made.xodr").write_text(given(Path(sys.argv[2])) if len(sys.argv) > 2 else open_drive(), "utf-8")
         map_metadata = MapMetadata("made", "made", True, True, split=SPLIT, log_name=LOG)
         writer = ArrowMapWriter(True, folder / "maps", folder / "logs")
         writer.reset(map_metadata)
