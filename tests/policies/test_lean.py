@@ -109,6 +109,32 @@ def test_who_is_off_the_road_already_may_stay_there() -> None:
     assert not fault(still(1), around, Guidance())[0].any()
 
 
+@pytest.mark.parametrize(
+    ("place", "gap"),
+    [
+        ((6.0, 0.0, 0.0), 2.0),  # bumper to bumper
+        ((0.0, -2.5, 3.1416), 0.5),  # side to side
+        ((3.5, 0.0, 1.5708), 0.5),  # its side before a bumper
+        ((4.1, 1.8, 0.0), 0.1),  # corner to corner, where rows of discs would be half a metre apart
+        ((5.1 * 0.8, 5.1 * 0.6, 0.0), 1.06),  # across a corner: along the side that they are farther apart by
+    ],
+)
+def test_boxes_are_as_far_apart_as_along_their_sides(place: tuple[float, float, float], gap: float) -> None:
+    around = surroundings([(0, 0, 0), place], [0.0, 0.0])
+    assert around.pair.any()
+    assert not fault(still(2), around, Guidance(gap=gap - 0.01))[0].any()
+    torch.testing.assert_close(
+        fault(still(2), around, Guidance(gap=gap + 0.01, knots=1, every=5))[0],
+        torch.full((1, 2), 0.01),
+        atol=2e-4,
+        rtol=0,
+    )
+
+
+def test_corners_that_reach_into_each_other_are_a_touch() -> None:
+    assert not surroundings([(0, 0, 0), (3.9, 1.9, 0)], [0.0, 0.0]).pair.any()
+
+
 def test_those_that_touch_now_are_not_held_apart() -> None:
     around = surroundings([(0, 0, 0), (3, 0, 0), (30, 0, 0)], [0.0, 0.0, 0.0])
     assert not around.pair[0, 0, around.near[0, 0] == 1].any()

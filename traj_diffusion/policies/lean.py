@@ -15,7 +15,6 @@ from traj_diffusion.kinematics import STEPS_PER_KNOT, decode
 from traj_diffusion.policies.road import RoadField
 from traj_diffusion.scene import AgentKind, LightState
 
-DISCS = 3  # that stand for a box: a row of discs as wide as it is
 NEAR = 8  # agents with whom each is held apart
 STANDING = 0.3  # m/s
 IN_LANE = 1.8  # m beside the stop point, and
@@ -77,13 +76,14 @@ class Surroundings:
         possible = valid[:, :, None] & valid[:, None] & ~torch.eye(agents, dtype=torch.bool, device=pose.device)
         ranked = apart.masked_fill(~possible, torch.inf).topk(min(NEAR, agents), -1, largest=False)
         near, pair = ranked.indices, ranked.values.isfinite()
-        batch = torch.arange(len(near), device=near.device)[:, None, None]
-        one = (pose[:, :, None, None, :2].expand(*near.shape, 1, 2), pose[:, :, None, 2:].expand(*near.shape, 1))
-        other = pose[batch, near]
-        offset, radius = _offsets(
-            *one, size[:, :, None].expand(*near.shape, 3), other[..., None, :2], other[..., 2:], size[batch, near]
+        row = torch.arange(len(near), device=near.device)[:, None, None]
+        gap, _ = _apart(
+            (pose[:, :, None] - pose[row, near])[..., :2],
+            pose[:, :, None, 2].expand(near.shape),
+            size[:, :, None].expand(*near.shape, 3),
+            pose[row, near][..., 2],
+            size[row, near],
         )
-        gap = offset[..., 0, :].norm(dim=-1) - radius
         drives = ((kind == AgentKind.VEHICLE) | (kind == AgentKind.CYCLIST)) & valid
         on_road = torch.zeros_like(valid)
         if field is not None:
@@ -155,15 +155,14 @@ def _crowding(
         could = around.pair & (apart < (half[:, :, None] + half[row, around.near] + gap).square())
         world, agent, rank = could.nonzero(as_tuple=True)
         other = around.near[world, agent, rank]
-    offset, apart = _offsets(
-        place[world, agent],
+    crowding = _overlap(
+        place[world, agent] - place[world, other],
         heading[world, agent],
-        around.size[world, agent],
-        place[world, other],
+        around.size[world, agent][:, None],
         heading[world, other],
-        around.size[world, other],
-    )
-    crowding = _overlap(offset, apart[:, None] + gap).sum(-1)
+        around.size[world, other][:, None],
+        gap,
+    ).sum(-1)
     return torch.zeros_like(heading[..., 0]).index_put((world, agent), crowding, accumulate=True)
 
 
@@ -185,45 +184,51 @@ def is_red(state: Int[Tensor, "B S"]) -> Bool[Tensor, "B S"]:
     return (state == LightState.STOP) | (state == LightState.ARROW_STOP)
 
 
-def _overlap(offset: Float[Tensor, "P T 2"], apart: Float[Tensor, "P 1"]) -> Float[Tensor, "P T"]:
-    """Return by how much [m] pairs come nearer than `apart`, along the line between them before they first did.
+def _overlap(
+    offset: Float[Tensor, "P T 2"],
+    heading: Float[Tensor, "P T"],
+    size: Float[Tensor, "P 1 3"],
+    other_heading: Float[Tensor, "P T"],
+    other_size: Float[Tensor, "P 1 3"],
+    keep: float,
+) -> Float[Tensor, "P T"]:
+    """Return by how much [m] boxes come nearer than `keep`, along the line that parted them before they first did.
 
     Once one has run halfway through another, the shortest way out is out at the other end. It must not be taken.
     """
-    touching = offset.detach().norm(dim=-1) < apart
-    before = (touching.float().argmax(-1, keepdim=True) - 1).clamp(min=0)
-    line = offset.detach().gather(-2, before[..., None].expand(*before.shape, 2))
-    line = line / line.norm(dim=-1, keepdim=True).clamp(min=1e-3)
-    return (apart - (offset * line).sum(-1)).clamp(min=0) * touching
-
-
-def _offsets(
-    place: Float[Tensor, "*pairs T 2"],
-    heading: Float[Tensor, "*pairs T"],
-    size: Float[Tensor, "*pairs 3"],
-    other_place: Float[Tensor, "*pairs T 2"],
-    other_heading: Float[Tensor, "*pairs T"],
-    other_size: Float[Tensor, "*pairs 3"],
-) -> tuple[Float[Tensor, "*pairs T 2"], Float[Tensor, " *pairs"]]:
-    """Return how one's disc lies from the other's, of the two that are nearest, and the sum of their radii [m]."""
-    reach, radius = _row_of_discs(size)
-    other_reach, other_radius = _row_of_discs(other_size)
-    ahead = torch.stack([heading.cos(), heading.sin()], -1)
-    other_ahead = torch.stack([other_heading.cos(), other_heading.sin()], -1)
-    offset = place - other_place
-    share = torch.linspace(-1, 1, DISCS, device=size.device)
     with torch.no_grad():
-        own, other = reach[..., None, None] * share, other_reach[..., None, None] * share
-        squares = torch.zeros_like(heading)[..., None, None]
-        for axis in (0, 1):
-            mine = offset[..., axis, None] + own * ahead[..., axis, None]
-            squares = squares + (mine[..., :, None] - (other * other_ahead[..., axis, None])[..., None, :]).square()
-        nearest = squares.flatten(-2).argmin(-1)
-        own, other = reach[..., None] * share[nearest // DISCS], other_reach[..., None] * share[nearest % DISCS]
-    return offset + own[..., None] * ahead - other[..., None] * other_ahead, radius + other_radius
+        gap, line = _apart(offset, heading, size, other_heading, other_size)
+        touching = gap < keep
+        before = (touching.float().argmax(-1, keepdim=True) - 1).clamp(min=0)
+        line = line.gather(-2, before[..., None].expand(*before.shape, 2))
+        along = torch.atan2(line[..., 1], line[..., 0])
+    room = _reach(heading - along, size) + _reach(other_heading - along, other_size) + keep
+    return (room - (offset * line).sum(-1)).clamp(min=0) * touching
 
 
-def _row_of_discs(size: Float[Tensor, "*lead 3"]) -> tuple[Float[Tensor, " *lead"], Float[Tensor, " *lead"]]:
-    """Return how far [m] the outer discs lie from a box's middle, and the radius of all."""
-    length, width = size[..., :2].amax(-1), size[..., :2].amin(-1)
-    return (length - width) / 2, width / 2
+def _apart(
+    offset: Float[Tensor, "*pairs 2"],
+    heading: Float[Tensor, "*pairs"],
+    size: Float[Tensor, "*#pairs 3"],
+    other_heading: Float[Tensor, "*pairs"],
+    other_size: Float[Tensor, "*#pairs 3"],
+) -> tuple[Float[Tensor, "*pairs"], Float[Tensor, "*pairs 2"]]:
+    """Return the widest gap [m] between two boxes along any of their sides, and the unit vector along it.
+
+    Negative where they overlap (separating axes; Gottschalk, Lin & Manocha 1996). `offset` leads from the other's
+    centre to the one's, and so does the vector.
+    """
+    quarter = torch.pi / 2
+    along = torch.stack([heading, heading + quarter, other_heading, other_heading + quarter], -1)
+    axis = torch.stack([along.cos(), along.sin()], -1)
+    way = (offset[..., None, :] * axis).sum(-1)
+    reach = _reach(heading[..., None] - along, size[..., None, :])
+    reach = reach + _reach(other_heading[..., None] - along, other_size[..., None, :])
+    gap, widest = (way.abs() - reach).max(-1, keepdim=True)
+    axis = axis * torch.where(way < 0, -1.0, 1.0)[..., None]
+    return gap[..., 0], axis.gather(-2, widest[..., None].expand(*widest.shape, 2))[..., 0, :]
+
+
+def _reach(angle: Float[Tensor, "*#pairs"], size: Float[Tensor, "*#pairs 3"]) -> Float[Tensor, "*pairs"]:
+    """Return how far [m] a box reaches from its centre along a line at that angle to it."""
+    return (size[..., 0] * angle.cos().abs() + size[..., 1] * angle.sin().abs()) / 2
