@@ -14,7 +14,6 @@ them as their route, where routes are hidden, and where another one of the ways 
 """
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -28,6 +27,7 @@ from traj_diffusion import __version__
 from traj_diffusion.datasets import list_sources
 from traj_diffusion.evaluation import Run, RunSettings, evaluate, roll_out
 from traj_diffusion.evaluation.log_baselines import log_rollouts
+from traj_diffusion.evaluation.pages import with_block
 from traj_diffusion.evaluation.pool import over_scenes
 from traj_diffusion.evaluation.run import located_scenes
 from traj_diffusion.metrics import AgentSet, Matched, match
@@ -295,11 +295,8 @@ def with_routes(scene: Scene, vehicles: Sequence[Deciding], given: str) -> Scene
 @click.argument("target", type=click.Path(exists=True, path_type=Path))
 def write(figures: Path, target: Path) -> None:
     """Write the tables into the page."""
-    before, marker, rest = target.read_text(encoding="utf-8").partition(START)
-    if not marker:
-        sys.exit(f"{target}: no line {START.strip()!r}")
     text = block(json.loads(figures.read_text(encoding="utf-8")))
-    target.write_text(before + START + text + END + rest.partition(END)[2], encoding="utf-8")
+    target.write_text(with_block(target.read_text(encoding="utf-8"), START, END, text), encoding="utf-8")
 
 
 def block(found: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from traj_diffusion import __version__
 from traj_diffusion.datasets.cache import open_caches
 from traj_diffusion.diffusion.schedules import CosineVP
 from traj_diffusion.evaluation import RunSettings, evaluate, run_figures
+from traj_diffusion.evaluation.pages import with_block
 from traj_diffusion.evaluation.tables import MAIN, WOSAC_FIELDS
 from traj_diffusion.policies import load_model
 from traj_diffusion.training import Machine, train
@@ -114,11 +115,8 @@ def score(
 @click.argument("target", type=click.Path(exists=True, path_type=Path))
 def write(figures: Path, target: Path) -> None:
     """Write the table into the page."""
-    before, marker, rest = target.read_text(encoding="utf-8").partition(START)
-    if not marker:
-        sys.exit(f"{target}: no line {START.strip()!r}")
     text = block(json.loads(figures.read_text(encoding="utf-8")))
-    target.write_text(before + START + text + END + rest.partition(END)[2], encoding="utf-8")
+    target.write_text(with_block(target.read_text(encoding="utf-8"), START, END, text), encoding="utf-8")
 
 
 def block(found: dict[str, Any]) -> str:

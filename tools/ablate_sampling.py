@@ -9,7 +9,6 @@ are made, not among those that the headline is of.
 """
 
 import json
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
@@ -19,6 +18,7 @@ from typing import Any
 import click
 
 from traj_diffusion.evaluation import RunSettings, evaluate, run_figures
+from traj_diffusion.evaluation.pages import with_block
 from traj_diffusion.policies import DEFAULT_STEPS, load_model
 from traj_diffusion.policies.diffusion import DEFAULT_GUIDANCE
 from traj_diffusion.policies.lean import Guidance
@@ -106,11 +106,8 @@ def _processor_seconds() -> float:
 @click.argument("target", type=click.Path(exists=True, path_type=Path))
 def write(figures: Path, target: Path) -> None:
     """Write the table into the page."""
-    before, marker, rest = target.read_text(encoding="utf-8").partition(START)
-    if not marker:
-        sys.exit(f"{target}: no line {START.strip()!r}")
-    text = block(json.loads(figures.read_text()))
-    target.write_text(before + START + text + END + rest.partition(END)[2], encoding="utf-8")
+    text = block(json.loads(figures.read_text(encoding="utf-8")))
+    target.write_text(with_block(target.read_text(encoding="utf-8"), START, END, text), encoding="utf-8")
 
 
 def block(found: dict[str, Any]) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from traj_diffusion.evaluation.pages import with_block
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "adapter.md"
 FIGURES = ROOT / "docs" / "figures"
@@ -28,12 +30,8 @@ def main() -> None:
     for name, block in BLOCKS.items():
         path = FIGURES / f"{name}.json"
         begin, end = f"<!-- {name}: made by tools/adapter_page.py -->\n", f"<!-- end of {name} -->"
-        before, _, rest = new.partition(begin)
-        _, marker, after = rest.partition(end)
-        if not marker:
-            sys.exit(f"{PAGE}: no lines {begin.strip()!r} and {end!r}")
         text = block(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else "Not measured yet.\n"
-        new = f"{before}{begin}\n{text}\n{end}{after}"
+        new = with_block(new, begin, end, f"\n{text}\n")
     if asked.check and new != old:
         sys.exit("docs/adapter.md: its figures are not those of docs/figures; run tools/adapter_page.py")
     if not asked.check:

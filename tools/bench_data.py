@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -28,6 +27,7 @@ from traj_diffusion.datasets.conditioning import HISTORY_STEPS, condition
 from traj_diffusion.datasets.readers import womd
 from traj_diffusion.datasets.sources import list_sources
 from traj_diffusion.datasets.tfrecord import read_records
+from traj_diffusion.evaluation.pages import with_block
 from traj_diffusion.scene import atomic_path
 from traj_diffusion.testing.womd_reference import reference_scene, scenario_class
 from traj_diffusion.training.batch import make_batch
@@ -189,12 +189,8 @@ def main() -> None:
         found["busy"] = round(os.getloadavg()[2], 1)
         with atomic_path(RESULTS) as temporary:
             temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    before, marker, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (marker and end):
-        sys.exit(f"{PAGE}: no lines {BEGIN.strip()!r} and {END!r}")
     made = table(json.loads(RESULTS.read_text(encoding="utf-8")))
-    PAGE.write_text(f"{before}{BEGIN}\n{made}\n\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(with_block(PAGE.read_text(encoding="utf-8"), BEGIN, END, f"\n{made}\n\n"), encoding="utf-8")
 
 
 if __name__ == "__main__":

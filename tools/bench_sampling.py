@@ -12,7 +12,6 @@ import os
 import platform
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 
 from traj_diffusion.datasets import read_scenes
+from traj_diffusion.evaluation.pages import with_block
 from traj_diffusion.model import Prepared
 from traj_diffusion.policies import DiffusionPolicy, load_model
 from traj_diffusion.policies.diffusion import BLOCK, single_threaded
@@ -84,11 +84,8 @@ def score(name: str, repeats: int, threads: tuple[int, ...]) -> None:
 @click.argument("target", type=click.Path(exists=True, path_type=Path))
 def write(figures: Path, target: Path) -> None:
     """Write the table into the page."""
-    before, marker, rest = target.read_text(encoding="utf-8").partition(START)
-    if not marker:
-        sys.exit(f"{target}: no line {START.strip()!r}")
     text = block(json.loads(figures.read_text(encoding="utf-8")))
-    target.write_text(before + START + text + END + rest.partition(END)[2], encoding="utf-8")
+    target.write_text(with_block(target.read_text(encoding="utf-8"), START, END, text), encoding="utf-8")
 
 
 def plan_seconds(policy: DiffusionPolicy, scene: Scene, repeats: int) -> dict[str, float]:

@@ -9,13 +9,13 @@ import argparse
 import json
 import os
 import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from traj_diffusion.datasets.synthesis import coverage, write_scenes
+from traj_diffusion.evaluation.pages import with_block
 from traj_diffusion.scene import atomic_path, load_scene
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,12 +85,8 @@ def main() -> None:
     if not given.page:
         with atomic_path(RESULTS) as temporary:
             temporary.write_text(json.dumps(run(given.scenes, given.seed), indent=1) + "\n", encoding="utf-8")
-    before, marker, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (marker and end):
-        sys.exit(f"{PAGE}: no lines {BEGIN.strip()!r} and {END!r}")
     made = table(json.loads(RESULTS.read_text(encoding="utf-8")))
-    PAGE.write_text(f"{before}{BEGIN}\n{made}\n\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(with_block(PAGE.read_text(encoding="utf-8"), BEGIN, END, f"\n{made}\n\n"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from traj_diffusion.evaluation.pages import with_block
 from traj_diffusion.evaluation.tables import WOSAC_FIELDS, main_rows
 
 START = "<!-- benchmark: written by tools/benchmark_page.py from docs/figures/benchmark.json -->\n"
@@ -53,8 +54,7 @@ def write(figures: Path, target: Path) -> None:
 
 def page(text: str, figures: dict[str, Any]) -> str:
     """Return the page with its table in place."""
-    before, _, rest = text.partition(START)
-    return before + START + block(figures) + END + rest.partition(END)[2]
+    return with_block(text, START, END, block(figures))
 
 
 def block(figures: dict[str, Any]) -> str:

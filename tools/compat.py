@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from traj_diffusion.evaluation.pages import with_block
+
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "docs" / "results" / "compat.json"
 PAGE = ROOT / "docs" / "adapter.md"
@@ -136,9 +138,8 @@ def main() -> int:
     # Read only now: another environment may have measured its hosts meanwhile.
     rows = (json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else {}) | measured
     ROWS.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    page = PAGE.read_text(encoding="utf-8")
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}", encoding="utf-8")
+    text = with_block(PAGE.read_text(encoding="utf-8"), BEGIN, END, f"\n{table(rows)}\n")
+    PAGE.write_text(text, encoding="utf-8")
     return 1 if any(row["failed"] for row in measured.values()) else 0
 
 

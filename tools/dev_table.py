@@ -28,6 +28,7 @@ from traj_diffusion.datasets import list_sources, read_scenes
 from traj_diffusion.errors import TrajDiffusionError
 from traj_diffusion.evaluation import Run, RunSettings, evaluate, run_figures
 from traj_diffusion.evaluation.evaluate import LOG_BASELINES
+from traj_diffusion.evaluation.pages import with_block
 from traj_diffusion.evaluation.score_row import scored_seconds
 from traj_diffusion.evaluation.tables import MAIN, WOSAC_FIELDS, main_name, main_rows
 from traj_diffusion.metrics import AgentSet
@@ -163,11 +164,8 @@ def why_not(scene: Scene) -> str:
 def write(figures: tuple[Path, ...], target: Path, wholes: tuple[str, ...], name: str) -> None:
     """Write the tables into the page, columns in the order of the files."""
     start, end = marks(name)
-    before, marker, rest = target.read_text(encoding="utf-8").partition(start)
-    if not marker:
-        sys.exit(f"{target}: no line {start.strip()!r}")
     text = block(merged([json.loads(path.read_text()) for path in figures]), wholes)
-    target.write_text(before + start + text + end + rest.partition(end)[2], encoding="utf-8")
+    target.write_text(with_block(target.read_text(encoding="utf-8"), start, end, text), encoding="utf-8")
 
 
 def marks(name: str = BLOCK) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from traj_diffusion.doctor.bench import train_tiny
 from traj_diffusion.doctor.mutations import run_mutations, to_table
+from traj_diffusion.evaluation.pages import with_block
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "doctor.md"
@@ -19,10 +20,8 @@ BEGIN, END = "<!-- mutations: begin -->", "<!-- mutations: end -->"
 
 def write_table(rows: dict, page: Path = PAGE) -> None:
     """Replace what stands between the marks by the table of a run."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{to_table(rows)}{END}{after}", encoding="utf-8")
+    text = with_block(page.read_text(encoding="utf-8"), BEGIN, END, f"\n{to_table(rows)}")
+    page.write_text(text, encoding="utf-8")
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from traj_diffusion.evaluation.pages import with_block
 from traj_diffusion.scene import atomic_path
 from traj_diffusion.testing.fuzzing import READERS, fuzz_once
 
@@ -109,10 +110,6 @@ def save(reader: str, result: dict[str, Any]) -> None:
 
 def with_table(page: str, results: dict[str, Any]) -> str:
     """Return the page with the table of these results between its markers."""
-    before, _, rest = page.partition(BEGIN)
-    _, marker, after = rest.partition(END)
-    if not marker:
-        sys.exit(f"{PAGE}: no lines {BEGIN.strip()!r} and {END!r}")
     # What was read by code that has changed since is said so, until somebody runs it again.
     rows = ["| reader | files | seed | scenes | typed errors | slowest [CPU s] | anything else |", f"|{' --- |' * 7}"]
     for reader in (name for name in READERS if name in results):
@@ -123,7 +120,7 @@ def with_table(page: str, results: dict[str, Any]) -> str:
         cells = (f"`{reader}`", files, one["seed"], f"{scenes:,}", f"{errors:,}")
         cells = (*cells, f"{one['slowest_cpu_s']:.2f}", len(one["failures"]))
         rows.append(f"| {' | '.join(map(str, cells))} |")
-    return before + BEGIN + "\n" + "\n".join(rows) + "\n\n" + END + after
+    return with_block(page, BEGIN, END, "\n" + "\n".join(rows) + "\n\n")
 
 
 if __name__ == "__main__":

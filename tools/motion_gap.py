@@ -18,7 +18,6 @@ import argparse
 import importlib
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from traj_diffusion.datasets.sources import read_scenes
 from traj_diffusion.datasets.synthesis import SCENES_PER_NETWORK, synthesize, windows
 from traj_diffusion.datasets.synthesis.demand import Demand
 from traj_diffusion.datasets.synthesis.tools import require_libsumo
+from traj_diffusion.evaluation.pages import with_block
 from traj_diffusion.metrics.wosac.configs import CONFIGS
 from traj_diffusion.metrics.wosac.estimators import log_likelihood
 from traj_diffusion.metrics.wosac.kinematics import (
@@ -287,12 +287,8 @@ def main() -> None:
         found = compare(real, given.networks)
         with atomic_path(RESULTS) as temporary:
             temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    before, marker, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (marker and end):
-        sys.exit(f"{PAGE}: no lines {BEGIN.strip()!r} and {END!r}")
     made = table(json.loads(RESULTS.read_text(encoding="utf-8")))
-    PAGE.write_text(f"{before}{BEGIN}\n{made}\n\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(with_block(PAGE.read_text(encoding="utf-8"), BEGIN, END, f"\n{made}\n\n"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from traj_diffusion.evaluation.headline import headings
+from traj_diffusion.evaluation.pages import with_block
 
 ROOT = Path(__file__).resolve().parents[1]
 POLICIES = ("small", "constant_velocity")
@@ -25,11 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     readme = ROOT / "README.md"
     old = readme.read_text(encoding="utf-8")
-    before, _, rest = old.partition(BEGIN)
-    _, marker, after = rest.partition(END)
-    if not marker:
-        sys.exit(f"{readme}: no lines {BEGIN.strip()!r} and {END!r}")
-    new = before + BEGIN + block(read_results(ROOT / "docs" / "results")) + END + after
+    new = with_block(old, BEGIN, END, block(read_results(ROOT / "docs" / "results")))
     if options.check and new != old:
         sys.exit("README.md: its results are not those of docs/results; run tools/update_readme.py")
     if not options.check:

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from traj_diffusion.evaluation.pages import with_block
+
 START = "<!-- figures: written by tools/wosac_page.py from docs/figures/wosac.json -->\n"
 END = "<!-- end of figures -->\n"
 
@@ -106,9 +108,7 @@ def _growth(grown: dict[str, Any], config: str) -> str:
 
 def page(text: str, figures: dict[str, Any]) -> str:
     """Return the page with its figures in place."""
-    before, _, rest = text.partition(START)
-    after = rest.partition(END)[2]
-    return before + START + block(figures) + END + after
+    return with_block(text, START, END, block(figures))
 
 
 @click.group(help=__doc__)
