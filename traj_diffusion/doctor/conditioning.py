@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from traj_diffusion.datasets.conditioning import ABSENT_ROUTE, KIND_OF_CODE, PLAIN_CODE
+from traj_diffusion.datasets.conditioning import ABSENT_ROUTE, KIND_OF_CODE, OFF_ROUTE, PLAIN_CODE
 from traj_diffusion.doctor.case import HIGH, Case, rounded
 from traj_diffusion.doctor.findings import Finding, NotApplicable, Series, judged
 from traj_diffusion.doctor.symmetry import OF_BATCH, PER_AGENT, PER_LIGHT
@@ -117,6 +117,17 @@ def other_route(batch: Batch) -> Batch:
     return replace(batch, conditioning=replace(c, **swapped))
 
 
+def unmarked_lanes(batch: Batch) -> Batch:
+    """Return the batch with nothing known of those lanes that are off somebody's route.
+
+    Which pieces somebody is shown goes by those on the route, and stays the same.
+    """
+    c = batch.conditioning
+    codes = {name: getattr(c, name) for name in ("route", "light_route")}
+    marked = {name: code.masked_fill(code == OFF_ROUTE, ABSENT_ROUTE) for name, code in codes.items()}
+    return replace(batch, conditioning=replace(c, **marked))
+
+
 def _among_agents(batch: Batch, name: str) -> Batch:
     c = batch.conditioning
     value, rows = getattr(c, name).clone(), c.valid
@@ -159,7 +170,9 @@ def conditioning_route(case: Case) -> Finding:
     def told(sampled: Motion, deaf: Motion) -> str:
         return routes_left(case, sampled, deaf).say("vehicles that keep to their route", "leave it")
 
-    return _judge(case, "conditioning.route", "the route", without_route, other_route, routed, {}, told)
+    return _judge(
+        case, "conditioning.route", "the route", without_route, other_route, routed, {"marks": unmarked_lanes}, told
+    )
 
 
 def conditioning_agents(case: Case) -> Finding:
