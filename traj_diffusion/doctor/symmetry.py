@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from traj_diffusion.datasets.conditioning import Conditioning, MapTensors
@@ -165,8 +166,10 @@ def normalisation(case: Case) -> Finding:
             "scales must be positive: look at the normaliser that is stored with the weights",
         )
     lost = float(((there - action) * case.mask).norm() / (action * case.mask).norm().clamp(min=1e-9))
-    power = (case.x0.square() * case.mask).sum((0, 1, 2, 3)) / case.mask.sum().clamp(min=1)
-    std = [value for value in power.sqrt().tolist() if value > 1e-3]
+    used = _used(case)
+    power = (case.x0.square() * used).sum((0, 1, 2, 3)) / used.sum((0, 1, 2, 3)).clamp(min=1)
+    few = used.amax((2, 3)).sum((0, 1)) < _FEW
+    std = [value for value in power.masked_fill(few, 0).sqrt().tolist() if value > 1e-3]
     worst = max((factor(value) for value in std), default=math.inf)
     if not lost <= 1e-3:
         return judged(
@@ -185,3 +188,17 @@ def normalisation(case: Case) -> Finding:
         f"coordinates of normalised data have standard deviations of {', '.join(f'{value:.2g}' for value in std)}",
         "the normaliser does not belong to these data: missing, applied twice, or of another data set",
     )
+
+
+_FEW = 8  # agents, of whom a standard deviation says little
+
+
+def _used(case: Case) -> Float[Tensor, "B A 1 k 3"]:
+    """1 where an action counts: of coordinates in which nobody of a kind moves (sideways, for vehicles) none does."""
+    kind = case.batch.conditioning.kind
+    moves = ((case.x0 * case.mask) != 0).flatten(2, 3).any(2)
+    used = torch.zeros_like(case.mask * case.x0)
+    for one in kind.unique():
+        of_kind = kind == one
+        used += (of_kind[..., None] & moves[of_kind].any(0))[:, :, None, None] * case.mask
+    return used
