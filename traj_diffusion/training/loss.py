@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from traj_diffusion.diffusion import Schedule, add_noise, make_schedule, to_x0
+from traj_diffusion.diffusion import Schedule, add_noise, make_schedule, target, to_x0
 from traj_diffusion.kinematics import decode
 from traj_diffusion.model import TrafficDiffusion
 from traj_diffusion.training.batch import Batch
@@ -31,10 +31,10 @@ def training_loss(
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Return the loss of one batch and its parts.
 
-    The action part is the mean squared error of x0 (Ho et al. 2020 with x0 as target). The agents of most futures share
-    their noise level, for the joint future is one sample; in the others each has its own, as where some are given. The
-    trajectory part is a Huber loss of positions, weighed by the share of signal alpha²: where x_t is mostly noise, x0
-    is an average over futures and leads nowhere.
+    The action part is the mean squared error of what the network says: x0, or eps (Ho et al. 2020), or v. The agents of
+    most futures share their noise level, for the joint future is one sample; in the others each has its own, as where
+    some are given. The trajectory part is a Huber loss of positions, weighed by the share of signal alpha²: where x_t
+    is mostly noise, x0 is an average over futures and leads nowhere.
     """
     c, draws = batch.conditioning, config.noise_draws
     size, agents = batch.weight.shape
@@ -47,10 +47,11 @@ def training_loss(
     prepared = model.encode(c, batch.map, model.encode_map(batch.map), agents)
     prediction = model(x_t, t, prepared)
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    wanted = target(model.config.parameterisation, x0, eps, alpha, sigma)
     estimate = to_x0(model.config.parameterisation, prediction, x_t, alpha, sigma)
 
     supported = batch.action_valid[:, :, None, :, None] * batch.weight[:, :, None, None, None]
-    action_loss = ((estimate - x0).square() * supported).sum() / (supported.sum() * draws * 3).clamp(min=1)
+    action_loss = ((prediction - wanted).square() * supported).sum() / (supported.sum() * draws * 3).clamp(min=1)
 
     def per_draw(value: Tensor) -> Tensor:
         return value[:, :, None].expand(-1, -1, draws, *(-1,) * (value.ndim - 2))
