@@ -4,8 +4,8 @@ python -P tools/ablate_parameterisation.py score --cache CACHE --scenes HELDOUT 
 python -P tools/ablate_parameterisation.py write docs/results/parameterisation.json docs/experiments.md
 
 Same seed, same batches in the same order, same number of steps; the model alone drives, without guidance. All three are
-sampled from t = .98 on instead of 1: where alpha is 0, eps says nothing about x0. Each is trained on the error of what it
-says, and all on where that leads. Trainings and scores go on where they were killed.
+sampled from t = .98 on instead of 1: where alpha is 0, eps says nothing about x0. Each is trained on the error of what
+it says, and all on where that leads. Trainings and scores go on where they were killed.
 """
 
 import json
