@@ -7,7 +7,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constra
 export OMP_WAIT_POLICY = passive
 export MPLCONFIGDIR = $(abspath $(VENV))/matplotlib
 
-.PHONY: help demo test test-all check clean
+.PHONY: help demo test test-all check small clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -30,8 +30,16 @@ check: $(VENV)/installed-dev  ## formatter, linter, types
 	cd build/types && $(BIN)/mypy --config-file ../../setup.cfg --cache-dir ../../.mypy_cache -p traj_diffusion
 	rm -rf build
 
+# docs/model.md says why the bundled ones are not these very bits.
+small: $(VENV)/installed-dev  ## train the bundled weights again from their seeds: hours; goes on where it was stopped
+	$(BIN)/traj-diffusion synthesize --scenes 9000 --seed 101 --mix 1 --out small-out/scenes
+	$(BIN)/traj-diffusion prepare small-out/scenes --out small-out/cache
+	$(BIN)/traj-diffusion train --config small --cache small-out/cache --out small-out/first --accelerator cpu --threads 1
+	$(BIN)/traj-diffusion train --config small --cache small-out/cache --out small-out/last --accelerator cpu --threads 1 \
+	    --from small-out/first/small.safetensors steps=7000 learning_rate=0.0006 decay=0.35 seed=1
+
 clean:  ## remove all that was made
-	rm -rf $(VENV) build dist demo-out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo-out small-out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt traj_diffusion/__init__.py
 	@echo "Setting up $(VENV); torch is large, this takes minutes"
