@@ -89,7 +89,7 @@ class Surroundings:
         if field is not None:
             corners = box_corners(pose[..., :2], pose[..., 2], size[..., 0], size[..., 1])
             on_road = (field(corners).amax(-1) < 0) & drives
-        past, beside = _at_line(pose[..., None, :2], pose[..., 2:], size[..., 0], light)
+        past, beside = _at_line(pose[:, :, None, None, :2], pose[:, :, None, 2:], size[:, :, None, 0], light[:, None])
         needed = speed[..., :1].square() / (2 * (-past[..., 0]).clamp(min=0.1))
         aligned = wrap_angle(pose[:, :, None, 2] - light[:, None, :, 2]).abs() < ALIGNED
         stops = drives[..., None] & red[:, None] & aligned & (beside[..., 0].abs() < IN_LANE)
@@ -133,9 +133,7 @@ def fault(
     heading = torch.where(moves[..., None], heading, around.pose[..., 2:])
 
     own = _crowding(place, heading, around, guidance.gap)
-    if around.light.shape[1]:
-        past, _ = _at_line(place, heading, around.size[..., 0], around.light)
-        own = own + ((past + guidance.line).clamp(min=0) * (around.stops & moves[..., None])[..., None]).sum((-1, -2))
+    own = own + _running(place, heading, around, moves, guidance.line)
     if around.field is not None:
         size = around.size[..., None, :].expand(*heading.shape, 3)
         corners = box_corners(place, heading, size[..., 0], size[..., 1])
@@ -166,16 +164,32 @@ def _crowding(
     return torch.zeros_like(heading[..., 0]).index_put((world, agent), crowding, accumulate=True)
 
 
-def _at_line(
+def _running(
     place: Float[Tensor, "B A T 2"],
     heading: Float[Tensor, "B A T"],
-    length: Float[Tensor, "B A"],
-    light: Float[Tensor, "B S 3"],
-) -> tuple[Float[Tensor, "B A S T"], Float[Tensor, "B A S T"]]:
-    """Return how far [m] each front bumper is past each stop point, and to the left of it."""
+    around: Surroundings,
+    moves: Bool[Tensor, "B A"],
+    line: float,
+) -> Float[Tensor, "B A"]:
+    """Return how far [m, over time] each agent comes beyond the lines at which it has to stop; few have one."""
+    world, agent, light = (around.stops & moves[..., None]).nonzero(as_tuple=True)
+    past, _ = _at_line(
+        place[world, agent], heading[world, agent], around.size[world, agent, 0], around.light[world, light]
+    )
+    beyond = (past + line).clamp(min=0).sum(-1)
+    return torch.zeros_like(heading[..., 0]).index_put((world, agent), beyond, accumulate=True)
+
+
+def _at_line(
+    place: Float[Tensor, "*#pairs T 2"],
+    heading: Float[Tensor, "*#pairs T"],
+    length: Float[Tensor, "*#pairs"],
+    light: Float[Tensor, "*#pairs 3"],
+) -> tuple[Float[Tensor, "*pairs T"], Float[Tensor, "*pairs T"]]:
+    """Return how far [m] each front bumper is past a stop point, and to the left of it."""
     ahead = torch.stack([heading.cos(), heading.sin()], -1)
     front = place + length[..., None, None] / 2 * ahead
-    at = to_local(front[:, :, None], light[:, None, :, None, :2], light[:, None, :, None, 2])
+    at = to_local(front, light[..., None, :2], light[..., None, 2])
     return at[..., 0], at[..., 1]
 
 
