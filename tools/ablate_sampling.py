@@ -9,7 +9,7 @@ are made, not among those that the headline is of.
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 from time import process_time
@@ -39,7 +39,6 @@ class Setting:
 SETTINGS = {
     **{f"{steps} step{'s' if steps > 1 else ''}": Setting(steps) for steps in (1, 2, 4, 8, 16)},
     f"{DEFAULT_STEPS} steps, no guidance": Setting(guidance=None),
-    f"{DEFAULT_STEPS} steps, guidance of 4 rounds": Setting(guidance=replace(Guidance(), rounds=4)),
     f"{DEFAULT_STEPS} steps, 10 Hz": Setting(replan_every=1),
 }
 COLUMNS = {
@@ -51,6 +50,7 @@ COLUMNS = {
     "wosac simulated_offroad_rate": "off-road rate",
     "wosac min_average_displacement_error": "minADE, m",
     "means joint_apd": "diversity (APD), m",
+    "means new_collision_rate": "new collisions",
 }
 
 
@@ -124,7 +124,7 @@ def block(found: dict[str, Any]) -> str:
         if any(one["figures"].get(key) is not None for one in settings.values())
     }
     lines += [f"| | {' | '.join(shown.values())} | s |", "| --- |" + " ---: |" * (len(shown) + 1)]
-    for name, one in settings.items():
+    for name, one in sorted(settings.items(), key=lambda item: list(SETTINGS).index(item[0])):
         values = [(one["figures"].get(key), 3) for key in shown] + [(one["seconds"], 1)]
         cells = ["–" if value is None else f"{value:.{digits}f}" for value, digits in values]
         lines.append(f"| {name} | {' | '.join(cells)} |")
