@@ -119,7 +119,7 @@ def test_columns_of_two_files_stand_in_one_table_of_the_part_that_is_asked_for(t
     ("page", "files", "wholes"),
     [
         ("baselines.md", ["figures/baselines.json"], ["all scenes"]),
-        ("model.md", ["results/small_dev.json", "figures/baselines.json"], ["third 2"]),
+        ("model.md", ["results/small_dev.json", "figures/baselines.json"], ["third 2", "all scenes"]),
     ],
 )
 def test_pages_hold_what_was_measured(tool: Any, page: str, files: list[str], wholes: list[str]) -> None:
