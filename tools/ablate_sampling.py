@@ -20,7 +20,7 @@ import click
 from traj_diffusion.evaluation import RunSettings, evaluate, run_figures
 from traj_diffusion.evaluation.pages import with_block
 from traj_diffusion.policies import DEFAULT_STEPS, load_model
-from traj_diffusion.policies.diffusion import DEFAULT_GUIDANCE
+from traj_diffusion.policies.diffusion import DEFAULT_GUIDANCE, DEFAULT_WARM
 from traj_diffusion.policies.lean import Guidance
 from traj_diffusion.sim_adapter.closed_loop import REPLAN_EVERY
 
@@ -34,12 +34,14 @@ class Setting:
     steps: int = DEFAULT_STEPS
     guidance: Guidance | None = DEFAULT_GUIDANCE
     replan_every: int = REPLAN_EVERY
+    warm: float | None = DEFAULT_WARM
 
 
 SETTINGS = {
     **{f"{steps} step{'s' if steps > 1 else ''}": Setting(steps) for steps in (1, 2, 4, 8, 16)},
     f"{DEFAULT_STEPS} steps, no guidance": Setting(guidance=None),
     f"{DEFAULT_STEPS} steps, 10 Hz": Setting(replan_every=1),
+    **{f"{steps} step{'s' if steps > 1 else ''}, warm": Setting(steps, warm=0.5) for steps in (1, 2, 4)},
 }
 COLUMNS = {
     "wosac metametric": "meta-metric",
@@ -73,7 +75,7 @@ def score(scenes: Path, out: Path, policy: str, runs: int, workers: int, only: t
     for name in only or SETTINGS:
         one = SETTINGS[name]
         settings = RunSettings(rollouts=runs, futures=1, replan_every=one.replan_every, seed=0)
-        driver = load_model(policy, steps=one.steps, guidance=one.guidance)
+        driver = load_model(policy, steps=one.steps, warm=one.warm, guidance=one.guidance)
         rows = out / f"{name.replace(' ', '-').replace(',', '')}.rows.jsonl"
         anew, began, count = not rows.is_file(), _processor_seconds(), 0
 
