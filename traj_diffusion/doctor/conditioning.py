@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from traj_diffusion.datasets.conditioning import ABSENT_ROUTE, KIND_OF_CODE, OFF_ROUTE, PLAIN_CODE
+from traj_diffusion.datasets.conditioning import ABSENT_ROUTE, KIND_OF_CODE, PLAIN_CODE
 from traj_diffusion.doctor.case import HIGH, Case, rounded
 from traj_diffusion.doctor.findings import Finding, NotApplicable, Series, judged
 from traj_diffusion.doctor.symmetry import OF_BATCH, PER_AGENT, PER_LIGHT
@@ -20,6 +20,7 @@ from traj_diffusion.kinematics import Motion
 from traj_diffusion.scene import MapKind
 from traj_diffusion.training.batch import Batch
 
+_FEW_PIECES = 16
 DEAF = 1e-4  # relative change of answers below which a part is not heard at all
 Change = Callable[[Batch], Batch]
 
@@ -117,15 +118,21 @@ def other_route(batch: Batch) -> Batch:
     return replace(batch, conditioning=replace(c, **swapped))
 
 
-def unmarked_lanes(batch: Batch) -> Batch:
-    """Return the batch with nothing known of those lanes that are off somebody's route.
+def few_pieces(batch: Batch) -> Batch:
+    """Return the batch with the pieces nearest to agents, so few that everybody is shown them all, and no lights.
 
-    Which pieces somebody is shown goes by those on the route, and stays the same.
+    Networks may choose by the route whom they show what. Here they cannot, and what they tell apart by it is its marks.
     """
-    c = batch.conditioning
-    codes = {name: getattr(c, name) for name in ("route", "light_route")}
-    marked = {name: code.masked_fill(code == OFF_ROUTE, ABSENT_ROUTE) for name, code in codes.items()}
-    return replace(batch, conditioning=replace(c, **marked))
+    c, pieces = batch.conditioning, batch.map
+    apart = torch.cdist(pieces.pose[..., :2], c.pose[..., :2]).masked_fill(~c.valid[:, None], torch.inf).amin(-1)
+    apart = apart.masked_fill(~pieces.valid, torch.inf)
+    nearest = apart.topk(min(_FEW_PIECES, apart.shape[1]), -1, largest=False).indices
+    kept = torch.zeros_like(pieces.valid).scatter(1, nearest, value=True)
+    return replace(
+        batch,
+        map=replace(pieces, valid=pieces.valid & kept),
+        conditioning=replace(c, light_valid=torch.zeros_like(c.light_valid)),
+    )
 
 
 def _among_agents(batch: Batch, name: str) -> Batch:
@@ -170,9 +177,8 @@ def conditioning_route(case: Case) -> Finding:
     def told(sampled: Motion, deaf: Motion) -> str:
         return routes_left(case, sampled, deaf).say("vehicles that keep to their route", "leave it")
 
-    return _judge(
-        case, "conditioning.route", "the route", without_route, other_route, routed, {"marks": unmarked_lanes}, told
-    )
+    marks = {"marks": without_route}
+    return _judge(case, "conditioning.route", "the route", without_route, other_route, routed, marks, told, few_pieces)
 
 
 def conditioning_agents(case: Case) -> Finding:
@@ -270,10 +276,12 @@ def _judge(
     concerned: Tensor,
     parts: Mapping[str, Change],
     violations: Callable[[Motion, Motion], str] | None = None,
+    within: Change | None = None,
 ) -> Finding:
     """`parts` are exchanged one by one, to see that each of them is heard; those that are all alike tell nothing.
 
-    `violations` says what samples do with and without it that they must not do.
+    They are exchanged in what `within` makes of the batch. `violations` says what samples do with and without it that
+    they must not do.
     """
     gone, exchanged = without(case.batch), other(case.batch)
     no_part, other_part = case.network(gone), case.network(exchanged)
@@ -293,12 +301,14 @@ def _judge(
         f"the network, with {what} exchanged": max(with_other),
         f"the sampler, without {what}": _change(case.samples, drawn, case.mask),
     }
+    whole = case.batch if within is None else within(case.batch)
+    bound = case.bound if within is None else case.network(whole)
     for name, part in parts.items():
-        altered = part(case.batch)
-        if same_shown(altered, case.batch):
+        altered = part(whole)
+        if same_shown(altered, whole):
             continue
-        bound = case.network(altered)
-        changes = [_change(case.estimate(case.bound, ratio), case.estimate(bound, ratio), case.mask) for ratio in HIGH]
+        other_bound = case.network(altered)
+        changes = [_change(case.estimate(bound, ratio), case.estimate(other_bound, ratio), case.mask) for ratio in HIGH]
         heard[f"the network, with {name} of {what} exchanged"] = max(changes)
     return _finding(check, what, heard, ratios, after / before, told)
 
