@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from traj_diffusion.datasets.cache import Cache, CacheShape, write_cache
 from traj_diffusion.datasets.conditioning import KIND_OF_CODE, PLAIN_CODE
+from traj_diffusion.diffusion import Schedule, add_noise, target
 from traj_diffusion.errors import BadCheckpoint, BadConfig, BadInput, TrainingDiverged
 from traj_diffusion.model import ModelConfig, TrafficDiffusion, load_checkpoint
 from traj_diffusion.scene import MapKind
 from traj_diffusion.testing import crossing, straight_road
 from traj_diffusion.training import Machine, TrainConfig, train, validation
 from traj_diffusion.training.batch import make_batch
+from traj_diffusion.training.loss import Objective
 from traj_diffusion.training.order import learning_rate
 
 CONFIG = TrainConfig(
@@ -75,6 +78,29 @@ def test_the_loss_falls(cache: Cache, tmp_path: Path) -> None:
 
     train(config, cache, tmp_path, "test", "made scenes", note, CPU)
     assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("parameterisation", ["x0", "eps", "v"])
+def test_a_network_is_held_to_what_it_says(
+    parameterisation: str, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, model=replace(CONFIG.model, parameterisation=parameterisation))
+    objective = Objective(TrafficDiffusion(config.model), config)
+    schedule, noised = objective.schedule, {}
+
+    def remember(x0: Tensor, eps: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+        noised.update(x0=x0, eps=eps, t=t)
+        return add_noise(x0, eps, t, schedule)
+
+    def off_by_a_half(*_: object) -> Tensor:
+        x0, eps, t = noised["x0"], noised["eps"], noised["t"]
+        return target(parameterisation, x0, eps, schedule.alpha(t), schedule.sigma(t)) + 0.5
+
+    monkeypatch.setattr("traj_diffusion.training.loss.add_noise", remember)
+    monkeypatch.setattr(objective.model, "forward", off_by_a_half)
+    batch = make_batch(cache.batch(np.arange(4), (0, 0)), config, None)
+    _, parts = objective(batch, torch.Generator().manual_seed(0))
+    assert parts["action"].item() == pytest.approx(0.25, abs=1e-4)  # at whatever level of noise
 
 
 def test_a_state_of_other_settings_is_refused(cache: Cache, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from traj_diffusion.kinematics import Motion
 from traj_diffusion.scene import MapKind
 from traj_diffusion.training.batch import Batch
 
-_FEW_PIECES = 16
+_FEW_PIECES = 16  # of the map; no configured size shows an agent fewer
 DEAF = 1e-4  # relative change of answers below which a part is not heard at all
 Change = Callable[[Batch], Batch]
 
