@@ -50,7 +50,10 @@ def quietly(config: TrainConfig, cache: Cache, out: Path) -> Path:
     return train(config, cache, out, "test", "made scenes", machine=CPU)
 
 
-def test_training_interrupted_and_resumed_gives_the_same_bits(cache: Cache, tmp_path: Path) -> None:
+@pytest.mark.parametrize("roll_in", [0.0, 0.5])
+def test_training_interrupted_and_resumed_gives_the_same_bits(roll_in: float, cache: Cache, tmp_path: Path) -> None:
+    config = replace(CONFIG, roll_in=roll_in, roll_in_from=0.5)
+
     class Killed(Exception):
         """Stands for kill -9 right after a save."""
 
@@ -58,10 +61,10 @@ def test_training_interrupted_and_resumed_gives_the_same_bits(cache: Cache, tmp_
         if step == 4:
             raise Killed
 
-    whole = quietly(CONFIG, cache, tmp_path / "whole")
+    whole = quietly(config, cache, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(CONFIG, cache, tmp_path / "cut", "test", "made scenes", die, CPU)
-    resumed = quietly(CONFIG, cache, tmp_path / "cut")
+        train(config, cache, tmp_path / "cut", "test", "made scenes", die, CPU)
+    resumed = quietly(config, cache, tmp_path / "cut")
     assert whole.read_bytes()[-1000:] == resumed.read_bytes()[-1000:]
     first, second = (load_checkpoint(path)[0].state_dict() for path in (whole, resumed))
     assert all(torch.equal(first[name], second[name]) for name in first)

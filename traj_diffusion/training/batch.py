@@ -18,9 +18,11 @@ from traj_diffusion.datasets.conditioning import (
 )
 from traj_diffusion.geometry import to_local
 from traj_diffusion.kinematics import encode
+from traj_diffusion.model import TrafficDiffusion
 from traj_diffusion.scene import MapKind
 from traj_diffusion.training.config import TrainConfig
 from traj_diffusion.training.disturb import disturbed
+from traj_diffusion.training.roll_in import Past, driven, start_of_drive, until
 
 STANDING = 0.5  # m; who moves less within the plan counts as standing
 _PER_AGENT = ("position", "heading", "velocity", "valid", "size", "kind", "route", "light_route")
@@ -50,59 +52,75 @@ class Batch:
         return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
-def make_batch(sample: Sample, config: TrainConfig, generator: torch.Generator | None) -> Batch:
-    """Return the batch of cached samples at their current index; with a generator, parts of it are hidden at random."""
+def make_batch(
+    sample: Sample, config: TrainConfig, generator: torch.Generator | None, driver: TrafficDiffusion | None = None
+) -> Batch:
+    """Return the batch of cached samples at their current index; with a generator, parts of it are hidden at random.
+
+    With a driver, in a share `config.roll_in` of batches, the last part of the past is what that model drove.
+    """
     tensors = {name: torch.from_numpy(array) for name, array in sample.items()}
     now = HISTORY_STEPS - 1
     future = slice(now + 1, now + 1 + config.model.knots * 5)
     tensors = _in_focus_first(tensors, now, future, generator)
     kind = tensors["kind"].long()
     seen = tensors["valid"][:, :, : now + 1]
-    past = (
-        tensors["position"][:, :, : now + 1],
-        tensors["heading"][:, :, : now + 1],
-        tensors["velocity"][:, :, : now + 1],
-    )
+    past = Past(*(tensors[name][:, :, : now + 1] for name in Past._fields))
     if generator is not None:
         tensors, seen = _hide(tensors, seen, config, generator)
-        past = disturbed(*past, kind, config, generator)
-    c = condition(
-        position=past[0],
-        heading=past[1],
-        velocity=past[2],
-        valid=seen,
-        size=tensors["size"],
-        kind=kind,
-        light_pose=tensors["light_pose"],
-        light_state=tensors["light_state"].long(),
-        light_valid=tensors["light_seen"],
-        route=tensors["route"].long(),
-        light_route=tensors["light_route"].long(),
-    )
+    map_ = _map(tensors)
+    if generator is not None:
+        if driver is not None and float(torch.rand((), generator=generator)) < config.roll_in:
+            begin, device = start_of_drive(generator), driver.action_scale.device
+            then = _condition(tensors, *until(past, seen, begin)).to(device)
+            past = driven(driver, then, map_.to(device), past, seen, begin, config.focus, generator)
+        else:
+            past = Past(*disturbed(*past, kind, config, generator))
+    c = _condition(tensors, past, seen)
     ours = slice(None if generator is None else config.focus)
     frame, facing = c.pose[:, ours, None, :2], c.pose[:, ours, None, 2]
     position = to_local(tensors["position"][:, ours, future], frame, facing)
-    heading = tensors["heading"][:, ours, future] - past[1][:, ours, now:]
+    heading = tensors["heading"][:, ours, future] - past.heading[:, ours, now:]
     known = tensors["valid"][:, ours, future] & c.valid[:, ours, None]
     action, supported = encode(position, heading, known, c.speed[:, ours], c.kind[:, ours], c.size[:, ours, 0])
     moved = (position.norm(dim=-1) * known).amax(-1) > STANDING
     weight = torch.where(moved, 1.0, config.standing_weight) * c.valid[:, ours]
     return Batch(
         conditioning=c,
-        map=MapTensors(
-            points=tensors["map_points"].float(),
-            pose=tensors["map_pose"],
-            length=tensors["map_length"],
-            code=tensors["map_code"].long(),
-            speed_limit=tensors["map_speed"],
-            valid=tensors["map_valid"],
-        ),
+        map=map_,
         action=action,
         action_valid=supported & c.valid[:, ours, None],
         position=position,
         heading=heading,
         valid=known,
         weight=weight,
+    )
+
+
+def _condition(tensors: dict[str, Tensor], past: Past, seen: Bool[Tensor, "B A H"]) -> Conditioning:
+    return condition(
+        position=past.position,
+        heading=past.heading,
+        velocity=past.velocity,
+        valid=seen,
+        size=tensors["size"],
+        kind=tensors["kind"].long(),
+        light_pose=tensors["light_pose"],
+        light_state=tensors["light_state"].long(),
+        light_valid=tensors["light_seen"],
+        route=tensors["route"].long(),
+        light_route=tensors["light_route"].long(),
+    )
+
+
+def _map(tensors: dict[str, Tensor]) -> MapTensors:
+    return MapTensors(
+        points=tensors["map_points"].float(),
+        pose=tensors["map_pose"],
+        length=tensors["map_length"],
+        code=tensors["map_code"].long(),
+        speed_limit=tensors["map_speed"],
+        valid=tensors["map_valid"],
     )
 
 

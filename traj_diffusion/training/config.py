@@ -38,6 +38,8 @@ class TrainConfig:
     disturb_sideways: float = 0.3  # m, standard deviation
     disturb_turn: float = 0.03  # rad
     disturb_pace: float = 0.04  # share of the speed
+    roll_in: float = 0.0  # share of batches whose last half or whole second of history the model itself drove
+    roll_in_from: float = 0.75  # share of the steps after which that begins
     seed: int = 0
     save_every: int = 500  # steps
     validate_every: int = 2_000  # steps
@@ -47,7 +49,7 @@ class TrainConfig:
         for name in ("steps", "batch", "noise_draws", "focus", "save_every", "validate_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise BadConfig(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in (*_HIDDEN, "mixed_levels", "disturb", "decay"):
+        for name in (*_HIDDEN, "mixed_levels", "disturb", "roll_in", "roll_in_from", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadConfig(f"{name} is a share between 0 and 1, not {getattr(self, name)}")
 

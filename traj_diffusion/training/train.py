@@ -86,7 +86,8 @@ def train(
         means: dict[str, float] = {}
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(config, state.step)
-        found = _descend(fabric, objective, stepper, cache, config, state.step, out)
+        driver = state.average if config.roll_in and state.step >= config.roll_in_from * config.steps else None
+        found = _descend(fabric, objective, stepper, cache, config, state.step, out, driver)
         _average(state.average, model, min(config.ema, (1 + state.step) / (10 + state.step)))
         state.step += 1
         for key, value in found.items():
@@ -140,7 +141,14 @@ def _fabric(machine: Machine) -> Any:
 
 
 def _descend(
-    fabric: Any, objective: Any, optimiser: Any, cache: Samples, config: TrainConfig, step: int, out: Path
+    fabric: Any,
+    objective: Any,
+    optimiser: Any,
+    cache: Samples,
+    config: TrainConfig,
+    step: int,
+    out: Path,
+    driver: TrafficDiffusion | None,
 ) -> dict[str, Tensor]:
     """Take one step down the gradient of this process's parts of the batch, and return what was found on the way."""
     rows = cache.rows(config.batch, config.seed, step)
@@ -151,7 +159,7 @@ def _descend(
     for part in mine:
         generator = torch.Generator().manual_seed(key_of(config.seed, step, part))
         sample = trimmed(cache.batch(parts[part], (config.seed, step)))
-        batch = make_batch(sample, config, generator).to(fabric.device)
+        batch = make_batch(sample, config, generator, driver).to(fabric.device)
         with fabric.no_backward_sync(objective, enabled=part != mine[-1]):
             loss, pieces = objective(batch, generator)
             fabric.backward(loss / config.accumulate)
