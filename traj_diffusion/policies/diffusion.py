@@ -275,13 +275,17 @@ class DiffusionPolicy:
         """Return x0 of these (world, future) pairs."""
         prepared = {world: self._encode_world(c, context, world) for world in sorted({world for world, _ in block})}
         filled = [*block, *[block[-1]] * (BLOCK - len(block))]
-        scenes = Prepared.stack([prepared[world] for world, _ in filled])
+        alone = len(prepared) == 1
+        scenes = Prepared.stack([prepared[world] for world, _ in (filled[:1] if alone else filled)])
 
         def of_block(value: Tensor) -> Tensor:
             return torch.stack([value[world, future] for world, future in filled])
 
         def predict(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.model(x_t[:, :, None], t[:, None, None].expand(*x_t.shape[:2], 1), scenes)[:, :, 0]
+            x_t, t = x_t[:, :, None], t[:, None, None].expand(*x_t.shape[:2], 1)
+            if alone:  # futures of one world ask the same surroundings, which then need not lie in memory four times
+                return self.model(x_t.transpose(0, 2), t.transpose(0, 2), scenes)[0].transpose(0, 1)
+            return self.model(x_t, t, scenes)[:, :, 0]
 
         x_T = of_block(walk.x_T)
         worlds, steps = [world for world, _ in filled], len(walk.grid) - 1
