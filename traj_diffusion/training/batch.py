@@ -63,19 +63,11 @@ def make_batch(
     now = HISTORY_STEPS - 1
     future = slice(now + 1, now + 1 + config.model.knots * 5)
     tensors = _in_focus_first(tensors, now, future, generator)
-    kind = tensors["kind"].long()
     seen = tensors["valid"][:, :, : now + 1]
     past = Past(*(tensors[name][:, :, : now + 1] for name in Past._fields))
     if generator is not None:
         tensors, seen = _hide(tensors, seen, config, generator)
-    map_ = _map(tensors)
-    if generator is not None:
-        if driver is not None and float(torch.rand((), generator=generator)) < config.roll_in:
-            begin, device = start_of_drive(generator), driver.action_scale.device
-            then = _condition(tensors, *until(past, seen, begin)).to(device)
-            past = driven(driver, then, map_.to(device), past, seen, begin, config.focus, generator)
-        else:
-            past = Past(*disturbed(*past, kind, config, generator))
+        past = _off_record(tensors, past, seen, config, generator, driver)
     c = _condition(tensors, past, seen)
     ours = slice(None if generator is None else config.focus)
     frame, facing = c.pose[:, ours, None, :2], c.pose[:, ours, None, 2]
@@ -87,7 +79,7 @@ def make_batch(
     weight = torch.where(moved, 1.0, config.standing_weight) * c.valid[:, ours]
     return Batch(
         conditioning=c,
-        map=map_,
+        map=_map(tensors),
         action=action,
         action_valid=supported & c.valid[:, ours, None],
         position=position,
@@ -95,6 +87,22 @@ def make_batch(
         valid=known,
         weight=weight,
     )
+
+
+def _off_record(
+    tensors: dict[str, Tensor],
+    past: Past,
+    seen: Bool[Tensor, "B A H"],
+    config: TrainConfig,
+    generator: torch.Generator,
+    driver: TrafficDiffusion | None,
+) -> Past:
+    """Return a past from which the recorded future is not simply to go on: driven by a model, or disturbed."""
+    if driver is None or float(torch.rand((), generator=generator)) >= config.roll_in:
+        return Past(*disturbed(*past, tensors["kind"].long(), config, generator))
+    begin, device = start_of_drive(generator), driver.action_scale.device
+    then = _condition(tensors, *until(past, seen, begin)).to(device)
+    return driven(driver, then, _map(tensors).to(device), past, seen, begin, config.focus, generator)
 
 
 def _condition(tensors: dict[str, Tensor], past: Past, seen: Bool[Tensor, "B A H"]) -> Conditioning:
