@@ -16,6 +16,7 @@ from traj_diffusion.datasets.synthesis.network import Network
 from traj_diffusion.datasets.synthesis.record import STATES
 from traj_diffusion.datasets.synthesis.roadmap import RoadMap
 from traj_diffusion.datasets.synthesis.routes import planned_rows
+from traj_diffusion.datasets.synthesis.signals import arrows, show_arrows
 from traj_diffusion.scene import Csr, Lights, LightState, Map, Origin, Routes
 
 
@@ -52,7 +53,10 @@ class Surroundings:
         """Return the signals of the map at times [s]."""
         if self.roads is None or self.root is None or not self.roads.signals:
             return Lights.none(len(times))
-        return signals(self.roads, light_states(self.root, self.roads, times, report))
+        states = light_states(self.root, self.roads, times, report)
+        if self.network is not None:
+            states = show_arrows(states, arrows(self.root, self.network, self.roads))
+        return signals(self.roads, states)
 
     def routes(self, rows: list[np.ndarray]) -> Routes:
         """Return the lanes that agents drive on in the window; `rows` are those of the map at each step, or -1."""

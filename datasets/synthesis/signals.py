@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from xml.etree.ElementTree import Element
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from traj_diffusion.datasets.readers.xml_tree import read_tree
 from traj_diffusion.datasets.synthesis.network import Network
 from traj_diffusion.datasets.synthesis.roadmap import RoadMap
 from traj_diffusion.scene import LightState
@@ -72,13 +72,16 @@ def draw_signals(rng: np.random.Generator) -> Signals:
     return Signals(left, int(rng.integers(60, 121)), int(rng.integers(8, 16)), int(rng.integers(2**31)))
 
 
-def arrows(net: Path, network: Network, roads: RoadMap) -> Bool[np.ndarray, " S"]:
-    """Return which signals of a map are arrows: of lanes that only turn left, and need not yield while it is green."""
+def arrows(net: Element, network: Network, roads: RoadMap) -> Bool[np.ndarray, " S"]:
+    """Return which signals of a map are arrows: of lanes that only turn left, and need not yield while it is green.
+
+    `net` is the document of the network's file, which holds the programs.
+    """
     yields = {
-        (logic.attrib["id"], index)
-        for logic in read_tree(net, "net").iter("tlLogic")
+        (logic.get("id", ""), index)
+        for logic in net.iter("tlLogic")
         for phase in logic.iter("phase")
-        for index, state in enumerate(phase.attrib["state"])
+        for index, state in enumerate(phase.get("state", ""))
         if state == "g"
     }
     alone = {

@@ -9,6 +9,7 @@ import numpy as np
 
 from traj_diffusion.datasets.readers.xml_tree import read_tree, root_of
 from traj_diffusion.datasets.sources import read_head
+from traj_diffusion.datasets.readers.xml_tree import read_tree
 from traj_diffusion.datasets.synthesis.demand import draw_demand
 from traj_diffusion.datasets.synthesis.layouts import Layout
 from traj_diffusion.datasets.synthesis.mixes import LATEST, MIXES
@@ -98,7 +99,7 @@ def _attempt(
         route_file.write_text(demand.xml(), encoding="utf-8")
         tracks = record(net, route_file, demand, roads, WARM_UP, steps, int(rng.integers(2**31)))
         if MIXES[mix].signals:
-            tracks = replace(tracks, lights=show_arrows(tracks.lights, arrows(net, network, roads)))
+            tracks = replace(tracks, lights=show_arrows(tracks.lights, arrows(read_tree(net, "net"), network, roads)))
     tracks = with_parked(humanise(rng, tracks), parked)
     windows = []
     for turn in range(rounds):

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, UInt8
 
+from traj_diffusion.datasets.readers.xml_tree import read_tree
 from traj_diffusion.datasets.synthesis.network import read_network
 from traj_diffusion.datasets.synthesis.record import STATES
 from traj_diffusion.datasets.synthesis.roadmap import build_map, drivable_area
 from traj_diffusion.datasets.synthesis.routes import planned_rows
+from traj_diffusion.datasets.synthesis.signals import arrows, show_arrows
 from traj_diffusion.scene import AgentKind, LightState
 
 INVALID = -1e8  # SUMO's mark for "no position" is -2^30
@@ -58,6 +60,8 @@ class SumoView:
         self.roads = build_map(self.network, drivable_area(self.network))
         programs = connection.trafficlight.getIDList()
         self.signals = [light for light in self.roads.signals if light.program in programs]
+        arrow = arrows(read_tree(Path(net_file), "net"), self.network, self.roads)
+        self._arrow = arrow[[light.program in programs for light in self.roads.signals]]
         self._links = [(light.program, light.index) for light in self.signals]
         self._programs = list(dict.fromkeys(program for program, _ in self._links))
         self.light_lane = self.roads.features.id[[light.row for light in self.signals]]
@@ -102,10 +106,11 @@ class SumoView:
         speed = np.array(speeds)
         return Crowd([*names], [*ids], [*kinds], walks, centre, front, heading, speed, size, [*lanes], [*at])
 
-    def light_states(self) -> list[LightState]:
-        """Return what each of `signals` shows."""
+    def light_states(self) -> UInt8[np.ndarray, " S"]:
+        """Return what each of `signals` shows, arrows as such."""
         shown = {name: self._sumo.trafficlight.getRedYellowGreenState(name) for name in self._programs}
-        return [STATES.get(shown[program][index], LightState.UNKNOWN) for program, index in self._links]
+        states = [STATES.get(shown[program][index], LightState.UNKNOWN) for program, index in self._links]
+        return show_arrows(np.array(states, np.uint8)[:, None], self._arrow)[:, 0]
 
     def target(self, name: str) -> str:
         """Return the edge where a vehicle means to end. Its way there is kept: SUMO may change it once it is moved."""

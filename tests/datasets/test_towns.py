@@ -4,15 +4,18 @@ import itertools
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import shapely
 
-pytest.importorskip("libsumo")
+libsumo: Any = pytest.importorskip("libsumo")
 
+from traj_diffusion.datasets import read_file
 from traj_diffusion.datasets.synthesis import synthesize
+from traj_diffusion.datasets.synthesis.coverage import ARROWS
 from traj_diffusion.datasets.synthesis.layouts import Layout
 from traj_diffusion.datasets.synthesis.mixes import LATEST, MIXES
 from traj_diffusion.datasets.synthesis.network import Network, read_network
@@ -22,6 +25,7 @@ from traj_diffusion.datasets.synthesis.signals import LeftTurns, Signals, arrows
 from traj_diffusion.datasets.synthesis.towns import draw_layout, streets
 from traj_diffusion.geometry import wrap_angle
 from traj_diffusion.scene import LightState
+from traj_diffusion.sim_adapter.hosts.sumo_view import SumoView
 
 build_network = import_module("traj_diffusion.datasets.synthesis.synthesize")._build_network
 
@@ -113,7 +117,7 @@ def test_a_protected_turn_has_an_arrow_and_is_green_only_while_oncoming_traffic_
     net = build_network(cross(Signals(LeftTurns.PROTECTED, 90, 10, 5)), tmp_path)
     network = read_network(net)
     roads = build_map(network, drivable_area(network))
-    arrow = arrows(net, network, roads)
+    arrow = arrows(ElementTree.parse(net).getroot(), network, roads)
     direction = {c.signal: c.direction for c in network.connections if c.signal is not None}
     assert [direction[signal.program, signal.index] for signal in roads.signals] == [
         "l" if one else direction[signal.program, signal.index]
@@ -126,6 +130,32 @@ def test_a_protected_turn_has_an_arrow_and_is_green_only_while_oncoming_traffic_
     green = [phase for phase in phases if any(phase[i] == "G" for i in left)]
     assert green
     assert all(phase[i] == "r" for phase in green for i in straight)
+
+
+def test_a_running_simulation_and_its_recording_show_the_same_arrows(tmp_path: Path) -> None:
+    net = build_network(cross(Signals(LeftTurns.PROTECTED, 90, 10, 5)), tmp_path)
+    way = next(
+        (c.source.rpartition("_")[0], c.target.rpartition("_")[0])
+        for c in read_network(net).connections
+        if c.signal is not None and c.direction == "s"
+    )
+    run = tmp_path / "run.fcd.xml"
+    libsumo.start(f"sumo -n {net} --step-length 0.1 --fcd-output {run} --no-step-log --no-warnings".split())
+    try:
+        libsumo.route.add("way", list(way))
+        libsumo.vehicle.add("car", "way")
+        view, told = SumoView(libsumo, net), []
+        for _ in range(91):
+            libsumo.simulationStep()
+            told.append(view.light_states())
+    finally:
+        libsumo.close()
+    shown = np.stack(told, 1)
+    assert np.isin(shown, ARROWS).any(1).sum() == 4
+    assert LightState.GO in shown
+    (scene,) = read_file(run)
+    assert np.array_equal(scene.lights.lane_id, view.light_lane)
+    assert np.array_equal(scene.lights.state, shown)
 
 
 def test_arrows_are_shown_where_signals_are_arrows() -> None:

@@ -1,6 +1,7 @@
 """The diffusion policy: conditioning from the simulated state, joint actions from noise, futures through kinematics."""
 
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,10 +48,10 @@ from traj_diffusion.policies.road import RoadField, road_field
 from traj_diffusion.policies.streaming import Memory, carried_over
 from traj_diffusion.scene import Map, Plan, PlanRequest, Scene, WorldState
 
-DEFAULT_STEPS = 4
-# How noisy the last plan is made before the next one starts from it, as a share of the schedule's time; None: every
-# plan starts from noise. docs/adapter.md has a table of both, and why the start is cold.
-DEFAULT_WARM: float | None = None
+DEFAULT_STEPS = 4  # from noise
+# How noisy the last plan is made before the next one starts from it, as a share of the schedule's time, and which share
+# of the steps it then takes; None: every plan starts from noise. docs/adapter.md has a table of both.
+DEFAULT_WARM: float | None = 0.5
 DEFAULT_GUIDANCE: Guidance | None = Guidance()
 # Futures are denoised in blocks of this many, the last one filled up: a row's last bits depend on the shape of its
 # batch, and nobody's future may depend on how many others are asked for. It bounds memory too.
@@ -217,8 +218,8 @@ class DiffusionPolicy:
         if carried is None or self.warm is None:
             grid, x_T = power_grid(schedule, steps), self.start(eps)
         else:
-            start = self.warm * schedule.t_max
-            grid = power_grid(schedule, steps, max(round(start), steps - 1) if schedule.discrete else start)
+            start, fewer = self.warm * schedule.t_max, math.ceil(self.warm * steps)
+            grid = power_grid(schedule, fewer, max(round(start), fewer - 1) if schedule.discrete else start)
             x_T = add_noise(carried[:, None].expand_as(eps).contiguous(), eps, grid[0].to(eps.device), schedule)
         return Walk(x_T, eps, grid, known, is_known)
 
