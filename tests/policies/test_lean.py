@@ -70,6 +70,16 @@ def test_a_car_brakes_behind_one_that_stands() -> None:
     assert after[0, 0, :, 0].min() < 0
 
 
+def test_two_who_creep_towards_each_other_stop_in_time() -> None:
+    around = surroundings([(0, 0, 0), (5.0, 0, np.pi)], [0.25, 0.25])
+    guidance = Guidance(rounds=8)
+    before, moves = fault(still(2), around, guidance)  # a metre between them, of which they use up one and a half
+    assert moves.all()
+    assert before.min() > 1
+    after = lean(still(2), around, guidance)
+    assert fault(after, around, guidance)[0].max() < 0.05 * before.max()
+
+
 def test_a_car_stops_at_its_red_light_and_at_no_other() -> None:
     guidance = Guidance(rounds=8)
     around = surroundings([(0, 0, 0)], [8.0], light=(15.0, 0.5, 0.1))

@@ -16,7 +16,8 @@ from traj_diffusion.policies.road import RoadField
 from traj_diffusion.scene import AgentKind, LightState
 
 NEAR = 8  # agents with whom each is held apart
-STANDING = 0.3  # m/s
+STANDING = 0.3  # m/s; whoever is slower, and stays within
+STILL = 0.2  # m of where he is, is an obstacle and not leant. Two who creep towards each other are not obstacles yet
 IN_LANE = 1.8  # m beside the stop point, and
 ALIGNED = 0.6  # rad off the direction of its lane, within which a light concerns somebody
 HARDEST = 4.0  # m/s2; whoever would have to brake harder for a red light goes on
@@ -125,7 +126,7 @@ def fault(
     some = slice(guidance.every - 1, guidance.knots * STEPS_PER_KNOT, guidance.every)
     local = motion.position[..., some, :]
     far = local.detach().norm(dim=-1).amax(-1)
-    moves = (around.speed.norm(dim=-1) > STANDING) | (far > 1.0)
+    moves = (around.speed.norm(dim=-1) > STANDING) | (far > STILL)
     place = to_world(local, around.pose[..., None, :2], around.pose[..., None, 2])
     heading = motion.heading[..., some] + around.pose[..., 2:]
     # Who stands is an obstacle where it stands.
