@@ -41,7 +41,7 @@ SETTINGS = {
     **{f"{steps} step{'s' if steps > 1 else ''}": Setting(steps) for steps in (1, 2, 4, 8, 16)},
     f"{DEFAULT_STEPS} steps, no guidance": Setting(guidance=None),
     f"{DEFAULT_STEPS} steps, 10 Hz": Setting(replan_every=1),
-    **{f"{steps} step{'s' if steps > 1 else ''}, warm": Setting(steps, warm=0.5) for steps in (1, 2, 4)},
+    **{f"{steps} step{'s' if steps > 1 else ''}, all from noise": Setting(steps, warm=None) for steps in (2, 4, 8)},
 }
 COLUMNS = {
     "wosac metametric": "meta-metric",

@@ -9,7 +9,6 @@ import numpy as np
 
 from traj_diffusion.datasets.readers.xml_tree import read_tree, root_of
 from traj_diffusion.datasets.sources import read_head
-from traj_diffusion.datasets.readers.xml_tree import read_tree
 from traj_diffusion.datasets.synthesis.demand import draw_demand
 from traj_diffusion.datasets.synthesis.layouts import Layout
 from traj_diffusion.datasets.synthesis.mixes import LATEST, MIXES

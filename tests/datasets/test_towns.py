@@ -4,14 +4,13 @@ import itertools
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import shapely
 
-libsumo: Any = pytest.importorskip("libsumo")
+pytest.importorskip("libsumo")
 
 from traj_diffusion.datasets import read_file
 from traj_diffusion.datasets.synthesis import synthesize
@@ -22,6 +21,7 @@ from traj_diffusion.datasets.synthesis.network import Network, read_network
 from traj_diffusion.datasets.synthesis.plans import NEAREST, SHARPEST, irregular
 from traj_diffusion.datasets.synthesis.roadmap import build_map, drivable_area
 from traj_diffusion.datasets.synthesis.signals import LeftTurns, Signals, arrows, draw_signals, show_arrows
+from traj_diffusion.datasets.synthesis.tools import require_libsumo
 from traj_diffusion.datasets.synthesis.towns import draw_layout, streets
 from traj_diffusion.geometry import wrap_angle
 from traj_diffusion.scene import LightState
@@ -139,7 +139,7 @@ def test_a_running_simulation_and_its_recording_show_the_same_arrows(tmp_path: P
         for c in read_network(net).connections
         if c.signal is not None and c.direction == "s"
     )
-    run = tmp_path / "run.fcd.xml"
+    run, libsumo = tmp_path / "run.fcd.xml", require_libsumo()
     libsumo.start(f"sumo -n {net} --step-length 0.1 --fcd-output {run} --no-step-log --no-warnings".split())
     try:
         libsumo.route.add("way", list(way))

@@ -15,9 +15,14 @@ def test_the_page_holds_the_figures_of_the_runs() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_setting_in_bold_is_the_fastest_within_three_percent_of_the_best() -> None:
+def test_the_setting_in_bold_is_the_cheapest_of_those_near_the_best() -> None:
     found = json.loads((ROOT / "docs" / "figures" / "streaming.json").read_text(encoding="utf-8"))
-    best = min(row["min_ade"] for row in found["summary"])
-    good = [row for row in found["summary"] if row["min_ade"] <= 1.03 * best]
-    fastest = min(good, key=lambda row: (row["steps"], row["min_ade"]))
-    assert [row for row in found["summary"] if row["chosen"]] == [fastest]
+    nearest = min(row["min_ade"] for row in found["summary"])
+    safest = min(row["collision_rate"] for row in found["summary"])
+    good = [
+        row
+        for row in found["summary"]
+        if row["min_ade"] <= 1.03 * nearest and row["collision_rate"] <= safest + found["collides"]
+    ]
+    cheapest = min(good, key=lambda row: row["cpu_ms"])
+    assert [row for row in found["summary"] if row["chosen"]] == [cheapest]
