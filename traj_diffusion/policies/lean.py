@@ -12,6 +12,7 @@ from torch import Tensor
 
 from traj_diffusion.geometry import box_corners, to_local, to_world, wrap_angle
 from traj_diffusion.kinematics import STEPS_PER_KNOT, decode
+from traj_diffusion.policies.boxes import Pairs, gap, intrusion
 from traj_diffusion.policies.road import RoadField
 from traj_diffusion.scene import AgentKind, LightState
 
@@ -78,12 +79,14 @@ class Surroundings:
         ranked = apart.masked_fill(~possible, torch.inf).topk(min(NEAR, agents), -1, largest=False)
         near, pair = ranked.indices, ranked.values.isfinite()
         row = torch.arange(len(near), device=near.device)[:, None, None]
-        gap, _ = _apart(
-            (pose[:, :, None] - pose[row, near])[..., :2],
-            pose[:, :, None, 2].expand(near.shape),
-            size[:, :, None].expand(*near.shape, 3),
-            pose[row, near][..., 2],
-            size[row, near],
+        between, _ = gap(
+            Pairs(
+                offset=(pose[:, :, None] - pose[row, near])[..., :2],
+                heading=pose[:, :, None, 2].expand(near.shape),
+                size=size[:, :, None].expand(*near.shape, 3),
+                other_heading=pose[row, near][..., 2],
+                other_size=size[row, near],
+            )
         )
         drives = ((kind == AgentKind.VEHICLE) | (kind == AgentKind.CYCLIST)) & valid
         on_road = torch.zeros_like(valid)
@@ -95,7 +98,9 @@ class Surroundings:
         aligned = wrap_angle(pose[:, :, None, 2] - light[:, None, :, 2]).abs() < ALIGNED
         stops = drives[..., None] & red[:, None] & aligned & (beside[..., 0].abs() < IN_LANE)
         stops &= (past[..., 0] < 0) & (needed < HARDEST)
-        return cls(pose, speed, size, kind, valid, scale, near, pair & (gap > 0), on_road, free, light, stops, field)
+        return cls(
+            pose, speed, size, kind, valid, scale, near, pair & (between > 0), on_road, free, light, stops, field
+        )
 
 
 def lean(x0: Float[Tensor, "B A k 3"], around: Surroundings, guidance: Guidance) -> Float[Tensor, "B A k 3"]:
@@ -144,24 +149,24 @@ def fault(
 
 
 def _crowding(
-    place: Float[Tensor, "B A T 2"], heading: Float[Tensor, "B A T"], around: Surroundings, gap: float
+    place: Float[Tensor, "B A T 2"], heading: Float[Tensor, "B A T"], around: Surroundings, keep: float
 ) -> Float[Tensor, "B A"]:
     """Return by how much [m, over time] each agent comes too near to its near ones; few pairs ever could."""
     with torch.no_grad():
         row = torch.arange(len(place), device=place.device)[:, None, None]
         apart = (place[:, :, None] - place[row, around.near]).square().sum(-1).amin(-1)
         half = around.size[..., :2].norm(dim=-1) / 2
-        could = around.pair & (apart < (half[:, :, None] + half[row, around.near] + gap).square())
+        could = around.pair & (apart < (half[:, :, None] + half[row, around.near] + keep).square())
         world, agent, rank = could.nonzero(as_tuple=True)
         other = around.near[world, agent, rank]
-    crowding = _overlap(
-        place[world, agent] - place[world, other],
-        heading[world, agent],
-        around.size[world, agent][:, None],
-        heading[world, other],
-        around.size[world, other][:, None],
-        gap,
-    ).sum(-1)
+    pairs = Pairs(
+        offset=place[world, agent] - place[world, other],
+        heading=heading[world, agent],
+        size=around.size[world, agent][:, None],
+        other_heading=heading[world, other],
+        other_size=around.size[world, other][:, None],
+    )
+    crowding = intrusion(pairs, keep).sum(-1)
     return torch.zeros_like(heading[..., 0]).index_put((world, agent), crowding, accumulate=True)
 
 
@@ -197,53 +202,3 @@ def _at_line(
 def is_red(state: Int[Tensor, "B S"]) -> Bool[Tensor, "B S"]:
     """Return which lights forbid to go on."""
     return (state == LightState.STOP) | (state == LightState.ARROW_STOP)
-
-
-def _overlap(
-    offset: Float[Tensor, "P T 2"],
-    heading: Float[Tensor, "P T"],
-    size: Float[Tensor, "P 1 3"],
-    other_heading: Float[Tensor, "P T"],
-    other_size: Float[Tensor, "P 1 3"],
-    keep: float,
-) -> Float[Tensor, "P T"]:
-    """Return by how much [m] boxes come nearer than `keep`, along the line that parted them before they first did.
-
-    Once one has run halfway through another, the shortest way out is out at the other end. It must not be taken.
-    """
-    with torch.no_grad():
-        gap, line = _apart(offset, heading, size, other_heading, other_size)
-        touching = gap < keep
-        before = (touching.float().argmax(-1, keepdim=True) - 1).clamp(min=0)
-        line = line.gather(-2, before[..., None].expand(*before.shape, 2))
-        along = torch.atan2(line[..., 1], line[..., 0])
-    room = _reach(heading - along, size) + _reach(other_heading - along, other_size) + keep
-    return (room - (offset * line).sum(-1)).clamp(min=0) * touching
-
-
-def _apart(
-    offset: Float[Tensor, "*pairs 2"],
-    heading: Float[Tensor, "*pairs"],
-    size: Float[Tensor, "*#pairs 3"],
-    other_heading: Float[Tensor, "*pairs"],
-    other_size: Float[Tensor, "*#pairs 3"],
-) -> tuple[Float[Tensor, "*pairs"], Float[Tensor, "*pairs 2"]]:
-    """Return the widest gap [m] between two boxes along any of their sides, and the unit vector along it.
-
-    Negative where they overlap (separating axes; Gottschalk, Lin & Manocha 1996). `offset` leads from the other's
-    centre to the one's, and so does the vector.
-    """
-    quarter = torch.pi / 2
-    along = torch.stack([heading, heading + quarter, other_heading, other_heading + quarter], -1)
-    axis = torch.stack([along.cos(), along.sin()], -1)
-    way = (offset[..., None, :] * axis).sum(-1)
-    reach = _reach(heading[..., None] - along, size[..., None, :])
-    reach = reach + _reach(other_heading[..., None] - along, other_size[..., None, :])
-    gap, widest = (way.abs() - reach).max(-1, keepdim=True)
-    axis = axis * torch.where(way < 0, -1.0, 1.0)[..., None]
-    return gap[..., 0], axis.gather(-2, widest[..., None].expand(*widest.shape, 2))[..., 0, :]
-
-
-def _reach(angle: Float[Tensor, "*#pairs"], size: Float[Tensor, "*#pairs 3"]) -> Float[Tensor, "*pairs"]:
-    """Return how far [m] a box reaches from its centre along a line at that angle to it."""
-    return (size[..., 0] * angle.cos().abs() + size[..., 1] * angle.sin().abs()) / 2
