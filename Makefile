@@ -32,11 +32,10 @@ check: $(VENV)/installed-dev  ## formatter, linter, types
 
 # docs/model.md says why the bundled ones are not these very bits.
 small: $(VENV)/installed-dev  ## train the bundled weights again from their seeds: hours; goes on where it was stopped
-	$(BIN)/traj-diffusion synthesize --scenes 9000 --seed 101 --mix 1 --out small-out/scenes
+	$(BIN)/traj-diffusion synthesize --scenes 9000 --seed 101 --mix 1 --out small-out/scenes/1
+	$(BIN)/traj-diffusion synthesize --scenes 11000 --seed 102 --mix 2 --out small-out/scenes/2
 	$(BIN)/traj-diffusion prepare small-out/scenes --out small-out/cache
-	$(BIN)/traj-diffusion train --config small --cache small-out/cache --out small-out/first --accelerator cpu --threads 1
-	$(BIN)/traj-diffusion train --config small --cache small-out/cache --out small-out/last --accelerator cpu --threads 1 \
-	    --from small-out/first/small.safetensors steps=7000 learning_rate=0.0006 decay=0.35 seed=1
+	$(BIN)/traj-diffusion train --config small --cache small-out/cache --out small-out/weights --accelerator cpu --threads 1
 
 clean:  ## remove all that was made
 	rm -rf $(VENV) build dist demo-out small-out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
