@@ -35,7 +35,8 @@ small: $(VENV)/installed-dev  ## train the bundled weights again from their seed
 	$(BIN)/traj-diffusion synthesize --scenes 9000 --seed 101 --mix 1 --out small-out/scenes/1
 	$(BIN)/traj-diffusion synthesize --scenes 11000 --seed 102 --mix 2 --out small-out/scenes/2
 	$(BIN)/traj-diffusion prepare small-out/scenes --out small-out/cache
-	$(BIN)/traj-diffusion train --config small --cache small-out/cache --out small-out/weights --accelerator cpu --threads 1
+	$(BIN)/traj-diffusion train --config small --cache small-out/cache --out small-out/weights --accelerator cpu --threads 1 \
+	    --data "20000 scenes simulated by traj-diffusion synthesize (--scenes 9000 --seed 101 --mix 1, --scenes 11000 --seed 102 --mix 2) with Eclipse SUMO 1.28.0 (no recorded data; Apache-2.0)"
 
 clean:  ## remove all that was made
 	rm -rf $(VENV) build dist demo-out small-out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
