@@ -27,6 +27,7 @@ except ImportError:
     raise MissingExtra("grpcio", "serve") from None
 
 MAX_MESSAGE_BYTES = 64 * 2**20
+CLOSING_SECONDS = 1.0
 
 
 class TrafficService:
@@ -162,7 +163,7 @@ def _one_line(error: Exception) -> str:
 
 
 class Server:
-    """A running service; `port` is the one that it got. Closing it lets calls under way end."""
+    """A running service; `port` is the one that it got. Closing it gives calls under way a second to end."""
 
     def __init__(self, service: TrafficService, host: str = "127.0.0.1", port: int = 0, workers: int = 4) -> None:
         self._service = service
@@ -198,7 +199,9 @@ class Server:
     def close(self) -> None:
         """End."""
         self._over.set()
-        self._server.stop(1.0).wait()
+        ended = self._server.stop(CLOSING_SECONDS)
+        while not ended.wait(2 * CLOSING_SECONDS):
+            self._server.stop(0)  # cancels again: a call can come in after the others were cancelled
         self._sweeper.join()
 
     def _sweep(self) -> None:
