@@ -151,7 +151,7 @@ def test_the_right_check_fails(name: str, tmp_path: Path, batch: Batch) -> None:
     ("settings", "checks"),
     [
         ({"parameterisation": "eps"}, ("model.parameterisation",)),
-        ({"parameterisation": "v"}, ("model.parameterisation",)),
+        ({"parameterisation": "x0"}, ("model.parameterisation",)),
         ({"schedule": "flow"}, ("model.noise_scale", "model.one_step", "model.timestep")),
         ({"schedule": "edm"}, ("model.noise_scale", "model.one_step", "model.timestep")),
     ],
