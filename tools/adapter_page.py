@@ -133,12 +133,15 @@ def speed(found: dict[str, Any]) -> str:
         "traffic_model": "the traffic model around the plans",
         "host_translation": "translation from and to SUMO",
     }
+    fewer = found["with_fewer_steps"]
     lines = [
         f"{found['host']}, {found['driven']:g} vehicles driven by `{found['policy']}` with {found['futures']} futures, "
         f"a new plan every 0.5 s, {found['simulated_seconds']:g} s on {found['cores']} cores at load "
         f"{found['load']:.1f}: {found['times_real_time']:.2f} times real time, and "
         f"{found['times_real_time_by_cpu']:.2f} times by CPU time. The adapter's own share, the last two rows, is "
-        f"{found['adapter_share_by_cpu']:.1%} of the CPU time.",
+        f"{found['adapter_share_by_cpu']:.1%} of the CPU time. With {fewer['steps']} denoising steps "
+        f"(`load_model(..., steps={fewer['steps']})`) it is {fewer['times_real_time']:.2f} times real time, and "
+        f"{fewer['times_real_time_by_cpu']:.2f} by CPU time.",
         "",
         "| of a tick of 0.1 s | CPU, ms | on the clock, ms |",
         "| --- | --- | --- |",

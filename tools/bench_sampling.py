@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ START, END = "<!-- speed: written by tools/bench_sampling.py -->\n", "<!-- end o
 AGENTS, FUTURES = 32, 8
 CURVE_AGENTS, CURVE_ROLLOUTS = (32, 64, 128, 256), (4, 8, 16, 32)
 LOOP_AGENTS, LOOP_ROLLOUTS = 64, 32
+FEWER_STEPS = 2  # that rollouts are timed with beside the default
 
 
 @click.group(help=__doc__)
@@ -53,13 +55,15 @@ def score(name: str, repeats: int, threads: tuple[int, ...]) -> None:
     busiest = max(read_scenes("bundled"), key=lambda scene: len(scene.sim_agents)).history_only()
     scene = crowded(busiest, AGENTS)
     pieces = policy.encode(scene).tensors.valid.shape[1]
-    plans, loops = {}, {}
+    plans: dict[str, Any] = {}
+    loops: dict[int, dict[str, float]] = {policy.steps: {}, FEWER_STEPS: {}}
     for count in threads:
         torch.set_num_threads(count)
         plans[str(count)] = plan_seconds(policy, scene, repeats)
-        loops[str(count)] = median_seconds(
-            lambda: rollout(crowded(busiest, LOOP_AGENTS), policy, rollouts=LOOP_ROLLOUTS), 1
-        )
+        for steps, loop in loops.items():
+            driver = load_model(name, steps=steps)
+            many = partial(rollout, crowded(busiest, LOOP_AGENTS), driver, rollouts=LOOP_ROLLOUTS)
+            loop[str(count)] = median_seconds(many, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     torch.set_num_threads(1)
     by_agents = {n: plan_cpu(policy, crowded(busiest, n), 1, repeats) for n in CURVE_AGENTS}
@@ -182,10 +186,10 @@ def block(found: dict[str, Any]) -> str:
         title = f"{part}, of {FUTURES} joint futures over 8 s" if part != "the map" else part
         cells = [f"{found['plan_s'][count][part]:.3f}" for count in threads]
         lines.append(f"| {title} | {' | '.join(cells)} |")
-    loops = " | ".join(f"{found['closed_loop_s'][n]:.1f}" for n in threads)
-    lines.append(
-        f"| {LOOP_ROLLOUTS} closed-loop rollouts of {LOOP_AGENTS} agents over 8 s, replanned at 2 Hz | {loops} |"
-    )
+    for steps, loop in found["closed_loop_s"].items():
+        cells = [f"{loop[count]:.1f}" for count in threads]
+        what = f"{LOOP_ROLLOUTS} closed-loop rollouts of {LOOP_AGENTS} agents over 8 s, replanned at 2 Hz"
+        lines.append(f"| {what}, {steps} steps | {' | '.join(cells)} |")
     for key, what in (("agents", "agents, one world"), ("rollouts", f"worlds of {AGENTS} agents")):
         points = found[f"cpu_s_by_{key}"]
         cells = [f"{seconds:.3f}" for seconds in points.values()] + [str(found["power"][key])]
