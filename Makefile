@@ -30,7 +30,6 @@ check: $(VENV)/installed-dev  ## formatter, linter, types
 	cd build/types && $(BIN)/mypy --config-file ../../setup.cfg --cache-dir ../../.mypy_cache -p traj_diffusion
 	rm -rf build
 
-# docs/model.md says why the bundled ones are not these very bits.
 small: $(VENV)/installed-dev  ## train the bundled weights again from their seeds: hours; goes on where it was stopped
 	$(BIN)/traj-diffusion synthesize --scenes 9000 --seed 101 --mix 1 --out small-out/scenes/1
 	$(BIN)/traj-diffusion synthesize --scenes 11000 --seed 102 --mix 2 --out small-out/scenes/2

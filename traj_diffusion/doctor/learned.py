@@ -14,6 +14,7 @@ _JUDGED = 0.6  # sigma / alpha from which on errors count; below, x_t itself is 
 # of t costs 15 % even where x_t itself shows how noisy it is.
 _REGRET = (1.06, 1.12)
 _ORTHOGONAL = (0.3, 0.6, 1.0, 1.7, 3.0)  # levels at which both x0 and noise can be told
+_SCALE = (1.15, 1.22)  # factors by which estimates may be off in size
 _RESIZED = (0.73, 1.37)  # a variance preserving x_t is up to 1.41 times as large as one on a straight path
 
 
@@ -129,7 +130,7 @@ def noise_scale(case: Case) -> Finding:
         _ORTHOGONAL,
         {"x0": rounded(x0_slope), "eps": rounded(eps_slope), "size of eps": rounded(eps_scale)},
     )
-    if worst <= 1.15 and regret > _REGRET[0]:
+    if worst <= _SCALE[0] and regret > _REGRET[0]:
         return judged(
             "model.noise_scale",
             regret,
@@ -142,8 +143,7 @@ def noise_scale(case: Case) -> Finding:
     return judged(
         "model.noise_scale",
         worst,
-        1.15,
-        1.22,  # a straight path taken for a variance preserving one is off by 1.28 and more
+        *_SCALE,
         f"estimates of data and noise are off in size by up to a factor of {worst:.2f}",
         "the network's output is scaled wrongly: output not denormalised, a wrong alpha or sigma, or noise of another "
         "scale in training",
