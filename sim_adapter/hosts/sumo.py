@@ -64,7 +64,8 @@ class SumoTraffic:
     A vehicle leaves where its route ends or the network does, a pedestrian where its walk ends (further stages are
     SUMO's). A move that SUMO refuses is a warning in the step, and so is one whom SUMO puts elsewhere (a teleport):
     he is out of the model's sight for that tick. What SUMO crashes under is refused (HostError):
-    `--lateral-resolution`, and pedestrians that are driven without `--pedestrian.model nonInteracting`. Closing gives
+    `--lateral-resolution`, and pedestrians that are driven without `--pedestrian.model nonInteracting`; with it, SUMO
+    1.28 takes no notice of where pedestrians are put, so that they are planned for and do not follow. Closing gives
     everyone back and closes the traffic model, but not SUMO.
     """
 
