@@ -27,7 +27,6 @@ except ImportError:
     raise MissingExtra("grpcio", "serve") from None
 
 MAX_MESSAGE_BYTES = 64 * 2**20
-CLOSING_SECONDS = 1.0
 
 
 class TrafficService:
@@ -199,9 +198,7 @@ class Server:
     def close(self) -> None:
         """End."""
         self._over.set()
-        ended = self._server.stop(CLOSING_SECONDS)
-        while not ended.wait(2 * CLOSING_SECONDS):
-            self._server.stop(0)  # cancels again: a call can come in after the others were cancelled
+        self._server.stop(1.0).wait()
         self._sweeper.join()
 
     def _sweep(self) -> None:

@@ -236,9 +236,11 @@ class Process:
     """A `traj-diffusion serve` of its own. Its policy waits while `slow` exists, and fails while `fail` does."""
 
     PROGRAM = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 import traj_diffusion.policies as policies
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in its background without it
 
 class Hindered(policies.ConstantVelocity):
     def plan(self, request):
