@@ -160,7 +160,7 @@ def _regret_of_size(case: Case, ratio: float) -> float:
         if case.subject.parameterisation == "v":
             said = said / size  # v alone is as large as alpha and sigma
         resized.append(case.error(case.subject.to_x0(said, x_t, t)))
-    true = case.error(case.estimate(case.bound, ratio))
+    true = case.errors[RATIOS.index(ratio)]
     return true / max(min(true, *resized), 1e-12)
 
 
