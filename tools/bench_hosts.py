@@ -147,7 +147,6 @@ def start(folder: Path, through_traci: bool) -> tuple[Any, Path]:
     program = sumo_home() / "bin" / "netgenerate"
     subprocess.run([str(program), *options.split(), "-o", str(net)], check=True, capture_output=True)
     settings = f"--step-length {DT} --time-to-teleport -1 --no-step-log true --no-warnings true --collision.action none"
-    settings += " --pedestrian.model nonInteracting"
     arguments = ["-n", str(net), *settings.split()]
     if not through_traci:
         sumo.start(["sumo", *arguments])

@@ -20,12 +20,16 @@ NEAREST_LANE, FREE_PLACEMENT = 0, 2  # moveToXY's keepRoute: on the network, or 
 SEARCHED = (
     25.0  # m around it in which SUMO looks for a lane to put somebody on; its own 100 m take it three times longer
 )
+OFF_LANES = 0.0  # m in which it looks for one for a pedestrian: on a lane SUMO 1.28 takes the next step of its own way
+# from wherever somebody was put, and crashes where there is none
 BY_ITSELF = {"speed": 31, "lane_change": 1621}  # SUMO's own defaults for setSpeedMode and setLaneChangeMode
 AT_END = 1.0  # m before the end of its last lane at which a vehicle has arrived
 AT_GOAL = 3.0  # m from the end of its walk at which a pedestrian has arrived
 OUTSIDE = 30.0  # m beyond the network's bounds
-ASIDE = 2.0  # m beside its lane from which SUMO does not walk a pedestrian on
+FOOTWAYS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 14.0, 20.0, 30.0)  # m around somebody in which a footway is looked for
+AROUND = np.linspace(0, 2 * np.pi, 8, endpoint=False)
 ARRIVED = 2  # vehicle.remove's reason
+WALKING = 2  # a stage's type
 
 
 class _Taken(NamedTuple):
@@ -34,6 +38,17 @@ class _Taken(NamedTuple):
     walks: bool
     target: str = ""
     goal: tuple[float, float] = (np.inf, np.inf)
+
+
+class _Walk(NamedTuple):
+    """A pedestrian who is given back: where he begins anew, his way to where he was going, and what SUMO has planned."""
+
+    kind: str
+    edge: str
+    at: float
+    way: tuple[str, ...]
+    arrival: float
+    later: tuple[Any, ...]  # stages
 
 
 class _Move(NamedTuple):
@@ -64,9 +79,9 @@ class SumoTraffic:
     A vehicle leaves where its route ends or the network does, a pedestrian where its walk ends (further stages are
     SUMO's). A move that SUMO refuses is a warning in the step, and so is one whom SUMO puts elsewhere (a teleport):
     he is out of the model's sight for that tick. What SUMO crashes under is refused (HostError):
-    `--lateral-resolution`, and pedestrians that are driven without `--pedestrian.model nonInteracting`; with it, SUMO
-    1.28 takes no notice of where pedestrians are put, so that they are planned for and do not follow. Closing gives
-    everyone back and closes the traffic model, but not SUMO.
+    `--lateral-resolution`. Pedestrians can be driven under `--pedestrian.model striping` alone, SUMO's default, and are
+    taken over where they walk and are not crossing a road. Closing gives everyone back and closes the traffic model, but not
+    SUMO.
     """
 
     def __init__(
@@ -96,6 +111,9 @@ class SumoTraffic:
         self._velocity: dict[str, tuple[float, float]] = {}
         self._elsewhere: list[str] = []
         self._began = False
+        self._walking_on: dict[str, _Walk] = {}  # pedestrians who were given back since SUMO's last step
+        self._joining: dict[str, str] = {}  # targets of vehicles that were put back onto a lane since then
+        self._departing: set[str] = set()  # pedestrians whom SUMO has not shown again yet
         self._unstepped = False  # whether somebody was put back and SUMO has not stepped since
 
     @property
@@ -116,9 +134,7 @@ class SumoTraffic:
                 self.traffic.reset(self.view.roads.features, observation)
                 self._began = True
             step = self.traffic.step(observation)
-            warnings = (*step.warnings, *self._elsewhere, *self._place(step))
-            self._sumo.simulationStep()
-            self._unstepped = False
+            warnings = (*step.warnings, *self._elsewhere, *self._place(step), *self._advance())
         except self._error as error:
             raise HostError(f"SUMO refused or stopped: {error}") from error
         return replace(step, warnings=warnings)
@@ -130,7 +146,8 @@ class SumoTraffic:
     def _observed(self, crowd: Crowd) -> Observation:
         walks = crowd.walks.tolist()
         for name, on_foot in zip(crowd.name, walks, strict=True):
-            if name not in self._taken and name not in self._given_back and self._wanted(name):
+            untouched = name not in self._taken and name not in self._given_back
+            if untouched and self._wanted(name) and (not on_foot or self._walks_beside_roads(name)):
                 self._take(name, on_foot)
         taken = [self._taken.get(name) for name in crowd.name]
         driven = [one is not None and one.walks == on_foot for one, on_foot in zip(taken, walks, strict=True)]
@@ -172,28 +189,30 @@ class SumoTraffic:
     def release(self, name: str) -> None:
         """Give a vehicle or pedestrian back to SUMO, for good: its own driver, its own way to where its route ended.
 
-        Who is beside the network is put on its nearest lane, since SUMO would take him out or never move him again.
+        A vehicle beside the network is put on its nearest lane, since SUMO would take it out. A pedestrian leaves the
+        simulation in its next step and begins anew, on the nearest footway and with the rest of his stages: SUMO 1.28
+        crashes when it is to walk somebody on whom it has put beside his way.
         """
         if name not in self._taken:
             raise ValueError(f"{name!r} is not driven, so it cannot be released; driven: {sorted(self._taken)[:10]}")
         taken = self._taken[name]
+        try:
+            if name in (self._sumo.person if taken.walks else self._sumo.vehicle).getIDList():
+                if taken.walks:
+                    self._give_back_walker(name)
+                else:
+                    self._give_back_vehicle(name, taken.target)
+        except self._error as error:
+            raise HostError(f"SUMO finds no way on for {name!r}: {error}") from error
         self._forget(name)
         self._given_back.add(name)
-        if name not in (self._sumo.person if taken.walks else self._sumo.vehicle).getIDList():
-            return
-        try:
-            if taken.walks:
-                self._give_back_walker(name)
-            else:
-                self._give_back_vehicle(name, taken.target)
-        except self._error as error:
-            raise HostError(f"SUMO finds no way for {name!r} to its target {taken.target!r}: {error}") from error
 
     def close(self) -> None:
         """Give everyone back that is still there and close the traffic model. SUMO goes on.
 
-        Where somebody had to be put back onto the network, SUMO takes one step more: a libsumo that is closed before it
-        has carried out such a move crashes (segmentation fault) in the next simulation of the process.
+        Where somebody had to be put back onto the network, SUMO takes one step more: pedestrians are out of it for that
+        long, and a libsumo that is closed before it has moved a vehicle so crashes (segmentation fault) in the next
+        simulation of the process.
         """
         failures: tuple[type[Exception], ...] = (HostError, *self._error)
         for name in sorted(self._taken):
@@ -203,7 +222,7 @@ class SumoTraffic:
                 self._forget(name)
         if self._unstepped:
             with suppress(*failures):
-                self._sumo.simulationStep()
+                self._advance()
         self.traffic.close()
 
     def __enter__(self) -> "SumoTraffic":
@@ -223,10 +242,11 @@ class SumoTraffic:
 
     def _take(self, name: str, walks: bool) -> None:
         if walks:
-            if self._sumo.simulation.getOption("pedestrian.model") != "nonInteracting":
+            model = self._sumo.simulation.getOption("pedestrian.model")
+            if model != "striping":
                 raise HostError(
-                    f"SUMO crashes when pedestrians such as {name!r} are placed under its striping model; "
-                    "start it with --pedestrian.model nonInteracting, or drive vehicles only"
+                    f"SUMO takes no notice of where pedestrians such as {name!r} are put under its model {model}; "
+                    "start it with --pedestrian.model striping, its default, or drive vehicles only"
                 )
             stage = self._sumo.person.getStage(name, 0)
             goal = self._sumo.simulation.convert2D(stage.edges[-1], stage.arrivalPos) if stage.edges else (np.inf,) * 2
@@ -235,6 +255,39 @@ class SumoTraffic:
         self._taken[name] = _Taken(False, self.view.target(name))
         self._sumo.vehicle.setSpeedMode(name, 0)
         self._sumo.vehicle.setLaneChangeMode(name, 0)
+
+    def _walks_beside_roads(self, name: str) -> bool:
+        """Return whether somebody walks, outside junctions. Taken over within one, SUMO's cars would wait for ever."""
+        person = self._sumo.person
+        return bool(person.getStage(name).type == WALKING) and not person.getRoadID(name).startswith(":")
+
+    def _advance(self) -> list[str]:
+        """Have SUMO take its step, and finish what was begun by giving somebody back. Returns warnings.
+
+        Pedestrians are taken out in that step and added after it. A vehicle that joins a lane gets its way after it,
+        when it is there: with a way that does not begin on that lane SUMO 1.28 crashes.
+        """
+        person, walking_on, joining = self._sumo.person, self._walking_on, self._joining
+        self._walking_on, self._joining = {}, {}
+        for name in walking_on:
+            for later in reversed(range(person.getRemainingStages(name))):
+                person.removeStage(name, later)
+        self._sumo.simulationStep()
+        self._unstepped = False
+        for name, walk in walking_on.items():
+            person.add(name, walk.edge, walk.at, typeID=walk.kind)
+            person.appendWalkingStage(name, walk.way, walk.arrival)
+            for stage in walk.later:
+                person.appendStage(name, stage)
+            self._departing.add(name)
+        there = set(self._sumo.vehicle.getIDList()) if joining else set()
+        warnings = []
+        for name in sorted(joining.keys() & there):
+            try:
+                self._sumo.vehicle.changeTarget(name, joining[name])
+            except self._error as error:
+                warnings.append(f"SUMO finds no way on for {name!r}: {error}")
+        return warnings
 
     def _place(self, step: Step) -> list[str]:
         heading = step.heading.astype(np.float64)
@@ -262,7 +315,7 @@ class SumoTraffic:
         for name, walks, x, y, angle in moves:
             try:
                 if walks:
-                    person.moveToXY(name, "", x, y, angle, FREE_PLACEMENT, SEARCHED)
+                    person.moveToXY(name, "", x, y, angle, FREE_PLACEMENT, OFF_LANES)
                 else:
                     vehicle.moveToXY(name, "", -1, x, y, angle, FREE_PLACEMENT, SEARCHED)
             except self._error as error:
@@ -273,7 +326,8 @@ class SumoTraffic:
         """Forget who is gone, and take those out of the simulation whose way ends here."""
         vehicle, person = self._sumo.vehicle, self._sumo.person
         there = {False: set(vehicle.getIDList()), True: set(person.getIDList())}
-        self._given_back &= there[False] | there[True]
+        self._departing -= there[True]
+        self._given_back &= there[False] | there[True] | self._departing
         rows = {
             (name, walks): row for row, (name, walks) in enumerate(zip(crowd.name, crowd.walks.tolist(), strict=True))
         }
@@ -310,19 +364,30 @@ class SumoTraffic:
             x, y = vehicle.getPosition(name)
             vehicle.moveToXY(name, "", -1, x, y, vehicle.getAngle(name), NEAREST_LANE)
             self._unstepped = True
-        vehicle.changeTarget(name, target)
+            self._joining[name] = target
+        else:
+            vehicle.changeTarget(name, target)
 
     def _give_back_walker(self, name: str) -> None:
-        person = self._sumo.person
-        place, lane = person.getPosition(name), person.getLaneID(name)
-        aside = float("inf")
-        if lane:
-            edge, index = lane.rsplit("_", 1)
-            at = self._sumo.simulation.convert2D(edge, person.getLanePosition(name), int(index))
-            aside = float(np.hypot(place[0] - at[0], place[1] - at[1])) - self._sumo.lane.getWidth(lane) / 2
-        if aside > ASIDE:
-            person.moveToXY(name, "", place[0], place[1], person.getAngle(name), NEAREST_LANE)
-            self._unstepped = True
+        person, simulation = self._sumo.person, self._sumo.simulation
+        stage, *later = (person.getStage(name, index) for index in range(person.getRemainingStages(name)))
+        edge, at = self._footway(*person.getPosition(name)[:2])
+        found = simulation.findIntermodalRoute(edge, stage.edges[-1], departPos=at, arrivalPos=stage.arrivalPos)
+        if not found:
+            raise HostError(f"SUMO finds no way for {name!r} from {edge!r} to {stage.edges[-1]!r}")
+        kind, _, _ = person.getTypeID(name).partition("@")  # a type of his own goes when he goes
+        way = tuple(found[0].edges)
+        self._walking_on[name] = _Walk(kind, edge, at, way, stage.arrivalPos, tuple(later))
+        self._unstepped = True
+
+    def _footway(self, x: float, y: float) -> tuple[str, float]:
+        """Return the nearest edge that is no part of a junction, and how far along it [m] a place is."""
+        places = ((x + r * np.cos(turn), y + r * np.sin(turn)) for r in FOOTWAYS for turn in (AROUND if r else (0.0,)))
+        for place in places:
+            edge, at, _ = self._sumo.simulation.convertRoad(*place, False, "pedestrian")
+            if not edge.startswith(":"):
+                return edge, at
+        raise HostError(f"SUMO has no footway near ({x:.1f}, {y:.1f})")
 
     def _forget(self, name: str) -> None:
         self._taken.pop(name, None)

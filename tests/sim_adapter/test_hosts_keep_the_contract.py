@@ -25,7 +25,7 @@ def test_sumo_keeps_the_contract(tmp_path: Path) -> None:
     net = tmp_path / "town.net.xml"
     options = "--grid --grid.number 2 --grid.length 100 --grid.attach-length 60 --sidewalks.guess"
     subprocess.run([sumo_home() / "bin" / "netgenerate", *options.split(), "-o", net], check=True, capture_output=True)
-    settings = "--step-length 0.1 --time-to-teleport -1 --no-step-log true --pedestrian.model nonInteracting"
+    settings = "--step-length 0.1 --time-to-teleport -1 --no-step-log true"
 
     def run(traffic: WitnessedTraffic) -> None:
         libsumo.start(["sumo", "-n", str(net), *settings.split()])

@@ -47,8 +47,6 @@ def start(net: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     def begin(*options: str, step: str = "0.1") -> Any:
         quiet = ("--no-step-log", "true", "--no-warnings", "true", "--collision.action", "none")
         timing = ("--step-length", step, *(() if "--time-to-teleport" in options else ("--time-to-teleport", "-1")))
-        if "--pedestrian.model" not in options:
-            quiet = (*quiet, "--pedestrian.model", "nonInteracting")
         if getattr(request, "param", "libsumo") == "traci":
             traci.start([str(sumo_home() / "bin" / "sumo"), "-n", str(net), *timing, *quiet, *options], label="test")
             running.append(traci.getConnection("test"))
@@ -92,7 +90,7 @@ def test_front_bumpers_and_angles_become_centres_and_headings_and_back(start: An
 
 
 @both
-def test_bicycles_and_pedestrians_are_taken_over_too(start: Any, net: Path) -> None:
+def test_bicycles_and_pedestrians_are_driven_too(start: Any, net: Path) -> None:
     sumo = start()
     sumo.vehicle.add("b", "east", typeID="DEFAULT_BIKETYPE", departSpeed="4")
     sumo.person.add("p", "A0B0", 20)
@@ -108,19 +106,6 @@ def test_bicycles_and_pedestrians_are_taken_over_too(start: Any, net: Path) -> N
         for _ in range(10):
             town.step()
         assert np.linalg.norm(np.array(sumo.person.getPosition("p")) - place) == pytest.approx(pace, rel=0.01)
-
-
-@pytest.mark.xfail(strict=True, reason="under nonInteracting SUMO 1.28 takes no notice of where pedestrians are put")
-@both
-def test_pedestrians_go_where_they_are_put(start: Any, net: Path) -> None:
-    sumo = start()
-    sumo.person.add("p", "A0B0", 20)
-    sumo.person.appendWalkingStage("p", ["A0B0"], 80)
-    sumo.simulationStep()
-    x, y = sumo.person.getPosition("p")
-    sumo.person.moveToXY("p", "", x, y + 0.5, 90.0, 2)
-    sumo.simulationStep()
-    assert sumo.person.getPosition("p")[1] == pytest.approx(y + 0.5, abs=0.01)
 
 
 @both
@@ -207,13 +192,13 @@ def test_settings_that_crash_or_disagree_are_refused_in_one_line(start: Any, net
     assert "\n" not in str(refused.value)
 
 
-def test_pedestrians_under_the_striping_model_are_refused_since_sumo_crashes(start: Any, net: Path) -> None:
-    sumo = start("--pedestrian.model", "striping")
+def test_pedestrians_are_refused_under_the_model_that_takes_no_notice(start: Any, net: Path) -> None:
+    sumo = start("--pedestrian.model", "nonInteracting")
     sumo.person.add("p", "A0B0", 20)
     sumo.person.appendWalkingStage("p", ["A0B0"], 80)
     sumo.simulationStep()
     with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["p"]) as town:
-        with pytest.raises(HostError, match=r"start it with --pedestrian\.model nonInteracting"):
+        with pytest.raises(HostError, match=r"nonInteracting; start it with --pedestrian\.model striping"):
             town.step()
         assert town.driven == frozenset()
 
@@ -262,6 +247,22 @@ class Aside(ConstantVelocity):
 
 
 @both
+def test_pedestrians_go_where_the_model_says_and_not_where_sumo_would_have_them(start: Any, net: Path) -> None:
+    sumo = start()
+    sumo.person.add("p", "A0B0", 20)
+    sumo.person.appendWalkingStage("p", ["A0B0", "B0right0"], 30)
+    for _ in range(5):
+        sumo.simulationStep()
+    x, y = sumo.person.getPosition("p")
+    with SumoTraffic(TrafficModel(Aside(), replan_every=80), sumo, net, ["p"]) as town:
+        for _ in range(15):
+            warnings = town.step().warnings
+            assert warnings == ()
+        assert sumo.person.getPosition("p")[1] == pytest.approx(y - 9.0, abs=0.01)
+        assert sumo.person.getPosition("p")[0] > x + 1
+
+
+@both
 def test_who_is_released_beside_the_network_is_put_back_on_it_and_arrives(start: Any, net: Path) -> None:
     sumo = start()
     sumo.vehicle.add("e", "east", departSpeed="10")
@@ -279,6 +280,100 @@ def test_who_is_released_beside_the_network_is_put_back_on_it_and_arrives(start:
         for _ in range(800):
             assert not len(town.step().agent_id)
         assert not {*sumo.vehicle.getIDList(), *sumo.person.getIDList()}
+
+
+def test_who_is_on_a_crossing_is_taken_over_when_he_has_crossed(start: Any, net: Path) -> None:
+    sumo = start()
+    sumo.person.add("p", "A0B0", 85)
+    sumo.person.appendWalkingStage("p", sumo.simulation.findIntermodalRoute("A0B0", "B1B0")[0].edges, -1)
+    while ":" not in (sumo.person.getRoadID("p") if "p" in sumo.person.getIDList() else ""):
+        sumo.simulationStep()
+    waited = 0
+    with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["p"]) as town:
+        while sumo.person.getRoadID("p").startswith(":"):
+            assert town.driven == frozenset()
+            town.step()
+            waited += 1
+        town.step()
+        assert town.driven == {"p"}
+    assert waited > 10
+
+
+def test_who_waits_is_taken_over_when_he_walks(start: Any, net: Path) -> None:
+    sumo = start()
+    sumo.person.add("p", "A0B0", 20)
+    sumo.person.appendWaitingStage("p", 2)
+    sumo.person.appendWalkingStage("p", ["A0B0"], 80)
+    sumo.simulationStep()
+    with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["p"]) as town:
+        while sumo.person.getStage("p").type == 1:
+            assert not len(town.step().agent_id)
+        assert len(town.step().agent_id) == 1
+    assert 2.0 < sumo.simulation.getTime() < 2.5
+
+
+@both
+def test_a_released_pedestrian_walks_on_at_its_pace_after_a_step_out_of_sight(start: Any, net: Path) -> None:
+    sumo = start()
+    sumo.person.add("p", "A0B0", 20)
+    sumo.person.appendWalkingStage("p", ["A0B0"], 80)
+    for _ in range(5):
+        sumo.simulationStep()
+    with SumoTraffic(TrafficModel(Aside(), replan_every=80), sumo, net, ["p"]) as town:
+        for _ in range(15):
+            town.step()
+        begin = sumo.person.getPosition("p")
+        town.release("p")
+        shown = []
+        for _ in range(50):
+            assert town.step().warnings == ()
+            seen = town.observe()
+            assert np.linalg.norm(seen.velocity, axis=-1).max(initial=0) < 2.5
+            shown.append(len(seen.agent_id))
+        assert shown == [0, *[1] * 49]
+        assert 3 < sumo.person.getPosition("p")[0] - begin[0] < 10
+
+
+@both
+def test_a_released_pedestrian_keeps_type_goal_and_further_stages(start: Any, net: Path) -> None:
+    sumo = start()
+    sumo.person.add("p", "A0B0", 20, typeID="DEFAULT_PEDTYPE")
+    sumo.person.appendWalkingStage("p", ["A0B0"], 40)
+    sumo.person.appendWaitingStage("p", 7)
+    sumo.person.appendWalkingStage("p", ["A0B0", "B0right0"], 20)
+    sumo.person.setWidth("p", 0.9)  # a type of his own
+    for _ in range(5):
+        sumo.simulationStep()
+    own = sumo.person.getTypeID("p")
+    with SumoTraffic(TrafficModel(Aside(), replan_every=80), sumo, net, ["p"]) as town:
+        for _ in range(5):
+            town.step()
+    sumo.simulationStep()
+    assert own.startswith(sumo.person.getTypeID("p"))
+    stages = [sumo.person.getStage("p", index) for index in range(sumo.person.getRemainingStages("p"))]
+    assert [stage.type for stage in stages] == [2, 1, 2]
+    assert [stage.arrivalPos for stage in stages if stage.type == 2] == pytest.approx([40, 20])
+    waited = 0
+    while "p" in sumo.person.getIDList():
+        sumo.simulationStep()
+        waited += "p" in sumo.person.getIDList() and sumo.person.getStage("p").type == 1
+    assert waited == pytest.approx(70, abs=1)
+
+
+@both
+def test_a_pedestrian_who_has_no_way_back_stays_driven(start: Any, net: Path) -> None:
+    sumo = start()
+    sumo.person.add("p", "A0B0", 20)
+    sumo.person.appendWalkingStage("p", ["A0B0"], 80)
+    sumo.simulationStep()
+    with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["p"]) as town:
+        town.step()
+        sumo.edge.setDisallowed("A0B0", ["pedestrian"])
+        with pytest.raises(HostError, match=r"SUMO finds no way for 'p' from '\w+' to 'A0B0'"):
+            town.release("p")
+        assert town.driven == {"p"}
+        assert len(town.step().agent_id) == 1
+    assert "p" in sumo.person.getIDList()
 
 
 def test_pedestrians_leave_where_their_walk_ends(start: Any, net: Path) -> None:
