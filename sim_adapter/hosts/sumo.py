@@ -41,7 +41,7 @@ class _Taken(NamedTuple):
 
 
 class _Walk(NamedTuple):
-    """A pedestrian who is given back: where he begins anew, his way to where he was going, and what SUMO has planned."""
+    """A pedestrian who is given back: where he begins anew, his way to where he was going, and what comes after."""
 
     kind: str
     edge: str
@@ -80,8 +80,8 @@ class SumoTraffic:
     SUMO's). A move that SUMO refuses is a warning in the step, and so is one whom SUMO puts elsewhere (a teleport):
     he is out of the model's sight for that tick. What SUMO crashes under is refused (HostError):
     `--lateral-resolution`. Pedestrians can be driven under `--pedestrian.model striping` alone, SUMO's default, and are
-    taken over where they walk and are not crossing a road. Closing gives everyone back and closes the traffic model, but not
-    SUMO.
+    taken over where they walk and are not crossing a road. Closing gives everyone back and closes the traffic model,
+    but not SUMO.
     """
 
     def __init__(
