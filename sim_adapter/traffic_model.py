@@ -226,7 +226,9 @@ class TrafficModel:
 
 
 def _latency(took: tuple[float, ...]) -> Latency:
-    p50, p95, p99 = (float(value) for value in np.percentile(took, (50, 95, 99)))
+    ranks = np.arange(len(took))
+    # np.percentile says the same and takes ten times as long, which is a tenth of a tick's work here.
+    p50, p95, p99 = np.interp(np.array([0.50, 0.95, 0.99]) * ranks[-1], ranks, np.sort(took)).tolist()
     return Latency(p50, p95, p99, len(took))
 
 

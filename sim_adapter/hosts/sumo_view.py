@@ -62,8 +62,9 @@ class SumoView:
         self.signals = [light for light in self.roads.signals if light.program in programs]
         arrow = arrows(read_tree(Path(net_file), "net"), self.network, self.roads)
         self._arrow = arrow[[light.program in programs for light in self.roads.signals]]
-        self._links = [(light.program, light.index) for light in self.signals]
-        self._programs = list(dict.fromkeys(program for program, _ in self._links))
+        self._programs = list(dict.fromkeys(light.program for light in self.signals))
+        self._program = np.array([self._programs.index(light.program) for light in self.signals], np.int64)
+        self._link = np.array([light.index for light in self.signals], np.int64)
         self.light_lane = self.roads.features.id[[light.row for light in self.signals]]
         self.light_stop = np.array([(*light.stop_point, 0.0) for light in self.signals]).reshape(-1, 3)
         self._fixed: tuple[dict[str, _Fixed], dict[str, _Fixed]] = {}, {}  # vehicles; pedestrians
@@ -108,9 +109,10 @@ class SumoView:
 
     def light_states(self) -> UInt8[np.ndarray, " S"]:
         """Return what each of `signals` shows, arrows as such."""
-        shown = {name: self._sumo.trafficlight.getRedYellowGreenState(name) for name in self._programs}
-        states = [STATES.get(shown[program][index], LightState.UNKNOWN) for program, index in self._links]
-        return show_arrows(np.array(states, np.uint8)[:, None], self._arrow)[:, 0]
+        texts = [self._sumo.trafficlight.getRedYellowGreenState(name).encode() for name in self._programs]
+        begins = np.cumsum([0, *map(len, texts)])
+        letters = np.frombuffer(b"".join(texts), np.uint8)[begins[self._program] + self._link]
+        return np.where(self._arrow, _AS_ARROW[letters], _AS_LIGHT[letters])
 
     def target(self, name: str) -> str:
         """Return the edge where a vehicle means to end. Its way there is kept: SUMO may change it once it is moved."""
@@ -184,6 +186,10 @@ class SumoView:
         size = person.getLength(name), person.getWidth(name), PEDESTRIAN_HEIGHT
         self._fixed[True][name] = found = _Fixed(agent_id(name, walks=True), AgentKind.PEDESTRIAN, size)
         return found
+
+
+_AS_LIGHT = np.array([STATES.get(chr(letter), LightState.UNKNOWN) for letter in range(256)], np.uint8)
+_AS_ARROW = show_arrows(_AS_LIGHT[:, None], np.ones(256, bool))[:, 0]
 
 
 def agent_id(name: str, walks: bool = False) -> int:
