@@ -169,14 +169,16 @@ class SumoTraffic:
             else []
             for row in rows
         ]
-        return Observation.from_arrays(
-            float(self._sumo.simulation.getTime()),
+        place = crowd.centre[shown]
+        # As `from_arrays` would have it, but for its checks: the traffic model makes them.
+        return Observation(
+            time=float(self._sumo.simulation.getTime()),
             agent_id=np.array(crowd.agent_id, np.int64)[shown],
             kind=np.array(crowd.kind, np.uint8)[shown],
-            position=crowd.centre[shown],
-            heading=crowd.heading[shown],
-            velocity=velocity[shown],
-            size=crowd.size[shown],
+            position=np.hstack([place, np.zeros((len(place), 1))]),
+            heading=crowd.heading[shown].astype(np.float32),
+            velocity=velocity[shown].astype(np.float32),
+            size=crowd.size[shown].astype(np.float32),
             is_controlled=np.array(driven, bool)[shown],
             light_lane=self.view.light_lane,
             light_stop=self.view.light_stop,
