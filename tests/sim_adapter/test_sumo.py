@@ -66,6 +66,14 @@ def row(seen: Observation, name: str) -> int:
     return seen.agent_id.tolist().index(agent_id(name))
 
 
+def walk(sumo: Any, edges: list[str], to: float, steps: int) -> None:
+    """Have `p` walk along edges from 20 m on the first to that many metres on the last, and take so many steps."""
+    sumo.person.add("p", edges[0], 20)
+    sumo.person.appendWalkingStage("p", edges, to)
+    for _ in range(steps):
+        sumo.simulationStep()
+
+
 @both
 def test_front_bumpers_and_angles_become_centres_and_headings_and_back(start: Any, net: Path) -> None:
     sumo = start()
@@ -194,9 +202,7 @@ def test_settings_that_crash_or_disagree_are_refused_in_one_line(start: Any, net
 
 def test_pedestrians_are_refused_under_the_model_that_takes_no_notice(start: Any, net: Path) -> None:
     sumo = start("--pedestrian.model", "nonInteracting")
-    sumo.person.add("p", "A0B0", 20)
-    sumo.person.appendWalkingStage("p", ["A0B0"], 80)
-    sumo.simulationStep()
+    walk(sumo, ["A0B0"], 80, steps=1)
     with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["p"]) as town:
         with pytest.raises(HostError, match=r"nonInteracting; start it with --pedestrian\.model striping"):
             town.step()
@@ -249,10 +255,7 @@ class Aside(ConstantVelocity):
 @both
 def test_pedestrians_go_where_the_model_says_and_not_where_sumo_would_have_them(start: Any, net: Path) -> None:
     sumo = start()
-    sumo.person.add("p", "A0B0", 20)
-    sumo.person.appendWalkingStage("p", ["A0B0", "B0right0"], 30)
-    for _ in range(5):
-        sumo.simulationStep()
+    walk(sumo, ["A0B0", "B0right0"], 30, steps=5)
     x, y = sumo.person.getPosition("p")
     with SumoTraffic(TrafficModel(Aside(), replan_every=80), sumo, net, ["p"]) as town:
         for _ in range(15):
@@ -266,10 +269,7 @@ def test_pedestrians_go_where_the_model_says_and_not_where_sumo_would_have_them(
 def test_who_is_released_beside_the_network_is_put_back_on_it_and_arrives(start: Any, net: Path) -> None:
     sumo = start()
     sumo.vehicle.add("e", "east", departSpeed="10")
-    sumo.person.add("p", "A0B0", 20)
-    sumo.person.appendWalkingStage("p", ["A0B0"], 80)
-    for _ in range(5):
-        sumo.simulationStep()
+    walk(sumo, ["A0B0"], 80, steps=5)
     with SumoTraffic(TrafficModel(Aside(), replan_every=80), sumo, net, ["e", "p"]) as town:
         for _ in range(12):
             town.step()
@@ -315,10 +315,7 @@ def test_who_waits_is_taken_over_when_he_walks(start: Any, net: Path) -> None:
 @both
 def test_a_released_pedestrian_walks_on_at_its_pace_after_a_step_out_of_sight(start: Any, net: Path) -> None:
     sumo = start()
-    sumo.person.add("p", "A0B0", 20)
-    sumo.person.appendWalkingStage("p", ["A0B0"], 80)
-    for _ in range(5):
-        sumo.simulationStep()
+    walk(sumo, ["A0B0"], 80, steps=5)
     with SumoTraffic(TrafficModel(Aside(), replan_every=80), sumo, net, ["p"]) as town:
         for _ in range(15):
             town.step()
@@ -363,9 +360,7 @@ def test_a_released_pedestrian_keeps_type_goal_and_further_stages(start: Any, ne
 @both
 def test_a_pedestrian_who_has_no_way_back_stays_driven(start: Any, net: Path) -> None:
     sumo = start()
-    sumo.person.add("p", "A0B0", 20)
-    sumo.person.appendWalkingStage("p", ["A0B0"], 80)
-    sumo.simulationStep()
+    walk(sumo, ["A0B0"], 80, steps=1)
     with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["p"]) as town:
         town.step()
         sumo.edge.setDisallowed("A0B0", ["pedestrian"])
@@ -378,10 +373,7 @@ def test_a_pedestrian_who_has_no_way_back_stays_driven(start: Any, net: Path) ->
 
 def test_pedestrians_leave_where_their_walk_ends(start: Any, net: Path) -> None:
     sumo = start()
-    sumo.person.add("p", "A0B0", 20)
-    sumo.person.appendWalkingStage("p", ["A0B0"], 40)
-    for _ in range(5):
-        sumo.simulationStep()
+    walk(sumo, ["A0B0"], 40, steps=5)
     begin, farthest = sumo.person.getPosition("p")[0], 0.0
     with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["p"]) as town:
         for _ in range(200):
