@@ -177,7 +177,8 @@ def test_the_context_of_those_in_focus_does_not_depend_on_who_else_is_denoised(c
     part = model.encoder(batch.conditioning, batch.map, tokens, 1)
     valid = batch.conditioning.valid[:, :1]
     torch.testing.assert_close(part.agent[valid], whole.agent[:, :1][valid])
-    torch.testing.assert_close(part.surroundings[valid], whole.surroundings[:, :1][valid])
+    for ours, everybodys in zip(part.memory, whole.memory, strict=True):
+        torch.testing.assert_close(ours[valid], everybodys[:, :1][valid])
 
 
 def test_limits_and_types_are_hidden_as_sources_lack_them(cache: Cache) -> None:

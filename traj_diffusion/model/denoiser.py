@@ -143,7 +143,6 @@ class Denoiser(nn.Module):
         self.embed = nn.Linear(config.knots_per_token * ACTION, width)
         self.place = nn.Parameter(torch.randn(config.knots // config.knots_per_token, width) * 0.02)
         self.level = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, N_MODULATIONS * width))
-        self.surroundings = Memory(width, config.n_heads)
         self.layers = nn.ModuleList(DenoiserLayer(config) for _ in range(config.denoiser_layers))
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, config.knots_per_token * ACTION)
@@ -152,7 +151,7 @@ class Denoiser(nn.Module):
 
     def prepare(self, context: SceneContext) -> Prepared:
         """Return what does not change from step to step."""
-        key, value = self.surroundings(context.surroundings)
+        key, value = context.memory
         return Prepared(
             agent=context.agent,
             key=key,

@@ -43,7 +43,7 @@ class SceneContext:
     """What is known of the surroundings of each agent that is planned for, in its own frame."""
 
     agent: Float[Tensor, "B A d"]
-    surroundings: Float[Tensor, "B A n d"]
+    memory: tuple[Float[Tensor, "B A h n e"], Float[Tensor, "B A h n e"]]  # keys and values of what surrounds it
     seen: Bool[Tensor, "B A n"]
     near_agents: Int[Tensor, "B A m"]
     near_agents_valid: Bool[Tensor, "B A m"]
@@ -67,7 +67,7 @@ class MapEncoder(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """An agent asks its surroundings, then thinks. All layers ask the same memory."""
+    """An agent asks its surroundings, then thinks. All layers ask the same memory, and so do the denoiser's."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -168,11 +168,10 @@ class SceneEncoder(nn.Module):
 
         alone = self.alone.expand(*agent.shape[:2], 1, -1)
         seen = torch.cat([pieces_seen, lights_seen, agents_seen, torch.ones_like(agents_seen[..., :1])], -1)
-        surroundings = torch.cat([map_pairs, light_pairs, agent_pairs, alone], -2)
-        memory = self.memory(surroundings)
+        memory = self.memory(torch.cat([map_pairs, light_pairs, agent_pairs, alone], -2))
         for layer in self.layers:
             agent = layer(agent, memory, seen)
-        return SceneContext(agent, surroundings, seen, planners, planners_seen, plan_pairs)
+        return SceneContext(agent, memory, seen, planners, planners_seen, plan_pairs)
 
 
 def _faces(pose: Float[Tensor, "B A 3"], light: Float[Tensor, "B S 3"]) -> Bool[Tensor, "B A S"]:
