@@ -21,7 +21,7 @@ from traj_diffusion.evaluation import RunSettings, evaluate, run_figures
 from traj_diffusion.evaluation.pages import with_block
 from traj_diffusion.policies import DEFAULT_STEPS, load_model
 from traj_diffusion.policies.diffusion import DEFAULT_GUIDANCE, DEFAULT_WARM
-from traj_diffusion.policies.lean import Guidance
+from traj_diffusion.policies.surroundings import Guidance
 from traj_diffusion.sim_adapter.closed_loop import REPLAN_EVERY
 
 START, END = "<!-- sampling: written by tools/ablate_sampling.py -->\n", "<!-- end of sampling -->\n"

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from traj_diffusion.policies.lean import Guidance, Surroundings, fault, is_red, lean
+from traj_diffusion.policies.lean import fault, lean
 from traj_diffusion.policies.road import REACH, RoadField, road_field
+from traj_diffusion.policies.surroundings import Guidance, Surroundings, is_red
 from traj_diffusion.scene import AgentKind, LightState, Map, MapKind
 from traj_diffusion.testing import straight_road
 

@@ -109,7 +109,7 @@ class SceneEncoder(nn.Module):
     ) -> SceneContext:
         """Return the context of the first `focus` agents, or of all of them; the others are only seen.
 
-        `tensors` and `map_tokens` may have a batch axis of 1, shared by all.
+        `map_tokens` are of `TrafficDiffusion.encode_map`. They and `tensors` may have a batch axis of 1, shared by all.
         """
         cfg, worlds, ours = self.config, c.valid.shape[0], slice(focus)
         pose, velocity = c.pose[:, ours], c.velocity[:, ours]
@@ -129,7 +129,7 @@ class SceneEncoder(nn.Module):
         still = torch.zeros_like(pieces, dtype=place.dtype)[..., None].expand(*pieces.shape, 2)
         piece_pose = gather(map_pose, pieces)
         map_pairs = self.see_map(
-            gather(self.see_map.what(map_tokens), pieces) + self.route(on_route),
+            gather(map_tokens, pieces) + self.route(on_route),
             torch.cat(
                 [
                     relative(pose, velocity, piece_pose, still),

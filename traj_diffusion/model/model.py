@@ -34,8 +34,8 @@ class TrafficDiffusion(nn.Module):
         assert self.action_scale.shape == (N_KINDS, ACTION)
 
     def encode_map(self, tensors: MapTensors) -> Float[Tensor, "B M d"]:
-        """Return one vector per map piece; once per map."""
-        return self.encoder.map(tensors)
+        """Return one vector per map piece, as whoever sees it wants it; once per map."""
+        return self.encoder.see_map.what(self.encoder.map(tensors))
 
     def encode(
         self, c: Conditioning, tensors: MapTensors, map_tokens: Float[Tensor, "b M d"], focus: int | None = None

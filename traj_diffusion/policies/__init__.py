@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from traj_diffusion.errors import BadConfig
 from traj_diffusion.policies.diffusion import DEFAULT_STEPS, DiffusionPolicy, load_model
 from traj_diffusion.policies.idm import IdmFollower
-from traj_diffusion.policies.lean import Guidance
 from traj_diffusion.policies.runtime import is_exported, load_exported
 from traj_diffusion.policies.simple import ConstantVelocity, Stationary
+from traj_diffusion.policies.surroundings import Guidance
 from traj_diffusion.policies.turning import ConstantTurnRate
 from traj_diffusion.scene import Policy
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 QUARTER = torch.pi / 2
+PARALLEL = 1e-5  # sine of an angle below which a side lies along a line
 
 
 class Pairs(NamedTuple):
@@ -56,4 +57,8 @@ def intrusion(pairs: Pairs, keep: float) -> Float[Tensor, "P T"]:
 
 
 def _reach(angle: Float[Tensor, "*#pairs"], size: Float[Tensor, "*#pairs 3"]) -> Float[Tensor, "*pairs"]:
-    return (size[..., 0] * angle.cos().abs() + size[..., 1] * angle.sin().abs()) / 2
+    cos, sin = angle.cos().abs(), angle.sin().abs()
+    # Along its own sides a box reaches less than when it is turned either way: no slope, rather than the one that
+    # rounding would choose.
+    cos, sin = (torch.where(one < PARALLEL, 0.0, one) for one in (cos, sin))
+    return (size[..., 0] * cos + size[..., 1] * sin) / 2

@@ -43,9 +43,10 @@ from traj_diffusion.geometry import to_world
 from traj_diffusion.kinematics import ACTION, DT, decode
 from traj_diffusion.model import Prepared, TrafficDiffusion, find_checkpoint, load_checkpoint
 from traj_diffusion.policies.inpainting import given_actions
-from traj_diffusion.policies.lean import Guidance, Surroundings, is_red, lean
+from traj_diffusion.policies.lean import lean
 from traj_diffusion.policies.road import RoadField, road_field
 from traj_diffusion.policies.streaming import Memory, carried_over
+from traj_diffusion.policies.surroundings import Guidance, Surroundings, is_red
 from traj_diffusion.scene import Map, Plan, PlanRequest, Scene, WorldState
 
 DEFAULT_STEPS = 4  # from noise

@@ -35,7 +35,7 @@ from traj_diffusion.policies.diffusion import (
 )
 from traj_diffusion.policies.export import CONTENT, SCHEMA_VERSION, example, export_model
 from traj_diffusion.policies.flat import leaves, rebuilt
-from traj_diffusion.policies.lean import Guidance
+from traj_diffusion.policies.surroundings import Guidance
 
 Arrays = Mapping[str, np.ndarray]
 Call = Callable[[Arrays], list[np.ndarray]]
