@@ -44,7 +44,7 @@ def test_kernels_keep_out_where_they_do_not_fit() -> None:
 
 def test_a_model_may_be_of_any_width() -> None:
     torch.manual_seed(2)
-    model = TrafficDiffusion(ModelConfig(width=36, n_heads=3, denoiser_layers=1))
+    model = TrafficDiffusion(ModelConfig(width=36, n_heads=3, memory_heads=1, denoiser_layers=1))
     layer = model.denoiser.layers[0].others
     x = torch.randn(1, 3, 1, 8, 36)
     arguments = (x, torch.randn(1, 3, 2, 72), torch.tensor([[[1, 2], [0, 2], [0, 1]]]), torch.ones(1, 3, 2).bool())

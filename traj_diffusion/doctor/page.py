@@ -99,7 +99,7 @@ def _noised_picture(subject: Subject) -> bytes:
     from matplotlib.figure import Figure
 
     batch, row, agent = _turning_vehicle(subject)
-    normaliser = TrafficDiffusion(ModelConfig(width=8, n_heads=1, encoder_layers=0, denoiser_layers=0))
+    normaliser = TrafficDiffusion(ModelConfig(width=8, n_heads=1, memory_heads=1, encoder_layers=0, denoiser_layers=0))
     normalise, denormalise = subject.normalise or normaliser.normalise, subject.denormalise or normaliser.denormalise
     kind = batch.conditioning.kind
     x0 = normalise(batch.action[:, :, None], kind).expand(-1, -1, 12, -1, -1).contiguous()

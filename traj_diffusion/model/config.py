@@ -11,6 +11,7 @@ class ModelConfig:
 
     width: int = 96
     n_heads: int = 4
+    memory_heads: int = 2  # of keys and values; n_heads is a multiple of it
     encoder_layers: int = 2
     denoiser_layers: int = 3
     expansion: int = 2  # of the feed-forward layers
@@ -26,5 +27,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.width % self.n_heads:
             raise BadConfig(f"width {self.width} cannot be shared among {self.n_heads} heads")
+        if self.n_heads % self.memory_heads:
+            raise BadConfig(f"{self.n_heads} heads cannot share {self.memory_heads} heads of keys and values evenly")
         if self.knots % self.knots_per_token:
             raise BadConfig(f"{self.knots} knots cannot be cut into tokens of {self.knots_per_token}")

@@ -26,12 +26,12 @@ class Prepared:
     """A scene as the denoiser wants it: made once per tick, used at every denoising step."""
 
     agent: Float[Tensor, "B A d"]
-    key: Float[Tensor, "B A h n e"]  # of the surroundings, for all layers
-    value: Float[Tensor, "B A h n e"]
+    key: Float[Tensor, "B A g n e"]  # of the surroundings, for all layers
+    value: Float[Tensor, "B A g n e"]
     seen: Bool[Tensor, "B A n"]
     near_agents: Int[Tensor, "B A m"]
     near_agents_valid: Bool[Tensor, "B A m"]
-    relation: tuple[Float[Tensor, "B A m f"], ...]  # how the near agents lie, for each layer
+    relation: Float[Tensor, "B A m f"]  # how the near agents lie, for all layers
 
     @classmethod
     def stack(cls, scenes: Sequence["Prepared"]) -> "Prepared":
@@ -47,7 +47,7 @@ class Prepared:
             seen=joined("seen"),
             near_agents=joined("near_agents"),
             near_agents_valid=joined("near_agents_valid"),
-            relation=tuple(torch.cat(same) for same in zip(*(scene.relation for scene in scenes), strict=True)),
+            relation=joined("relation"),
         )
 
 
@@ -64,7 +64,6 @@ class NeighbourAttention(nn.Module):
         self.n_heads = config.n_heads
         self.query = nn.Linear(width, width, bias=False)
         self.summary = nn.Linear(width * tokens // PHASES, 2 * width, bias=False)
-        self.relation = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width)
 
     def forward(
@@ -100,7 +99,7 @@ class DenoiserLayer(nn.Module):
         super().__init__()
         width, heads = config.width, config.n_heads
         self.time = Attention(width, heads)
-        self.times = Memory(width, heads)
+        self.times = Memory(width, heads, config.memory_heads)
         self.scene = Attention(width, heads)
         self.others = NeighbourAttention(config)
         self.feed_forward = FeedForward(width, config.expansion)
@@ -112,7 +111,6 @@ class DenoiserLayer(nn.Module):
         self,
         x: Float[Tensor, "B A K C d"],
         modulation: Float[Tensor, "B A K 8 d"],
-        relation: Float[Tensor, "B A m f"],
         scene: Prepared,
     ) -> Float[Tensor, "B A K C d"]:
         modulation = modulation + self.table
@@ -129,7 +127,7 @@ class DenoiserLayer(nn.Module):
         h = modulated(1, x)
         futures = h.shape[2]
         x = x + self.scene(h.flatten(2, 3), (scene.key, scene.value), scene.seen).unflatten(2, (futures, -1))
-        x = x + self.others(modulated(2, x), relation, scene.near_agents, scene.near_agents_valid)
+        x = x + self.others(modulated(2, x), scene.relation, scene.near_agents, scene.near_agents_valid)
         return x + self.feed_forward(modulated(3, x))
 
 
@@ -143,6 +141,7 @@ class Denoiser(nn.Module):
         self.embed = nn.Linear(config.knots_per_token * ACTION, width)
         self.place = nn.Parameter(torch.randn(config.knots // config.knots_per_token, width) * 0.02)
         self.level = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, N_MODULATIONS * width))
+        self.relation = nn.Linear(width, 2 * width, bias=False)
         self.layers = nn.ModuleList(DenoiserLayer(config) for _ in range(config.denoiser_layers))
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, config.knots_per_token * ACTION)
@@ -159,7 +158,7 @@ class Denoiser(nn.Module):
             seen=context.seen,
             near_agents=context.near_agents,
             near_agents_valid=context.near_agents_valid,
-            relation=tuple(layer.others.relation(context.agent_relation) for layer in self.layers),  # type: ignore[union-attr,operator]
+            relation=self.relation(context.agent_relation),
         )
 
     def forward(
@@ -169,6 +168,6 @@ class Denoiser(nn.Module):
         tokens = x_t.flatten(-2).unflatten(-1, (-1, self.config.knots_per_token * ACTION))
         x = self.embed(tokens) + self.place + scene.agent[:, :, None, None]
         modulation = self.level(fourier(t, self.config.width)).unflatten(-1, (N_MODULATIONS, -1))
-        for layer, relation in zip(self.layers, scene.relation, strict=True):
-            x = layer(x, modulation, relation, scene)
+        for layer in self.layers:
+            x = layer(x, modulation, scene)
         return self.out(self.norm(x)).flatten(-2).unflatten(-1, (-1, ACTION))

@@ -43,7 +43,7 @@ class SceneContext:
     """What is known of the surroundings of each agent that is planned for, in its own frame."""
 
     agent: Float[Tensor, "B A d"]
-    memory: tuple[Float[Tensor, "B A h n e"], Float[Tensor, "B A h n e"]]  # keys and values of what surrounds it
+    memory: tuple[Float[Tensor, "B A g n e"], Float[Tensor, "B A g n e"]]  # keys and values of what surrounds it
     seen: Bool[Tensor, "B A n"]
     near_agents: Int[Tensor, "B A m"]
     near_agents_valid: Bool[Tensor, "B A m"]
@@ -99,7 +99,7 @@ class SceneEncoder(nn.Module):
         self.see_light = Relation(width)
         self.see_agent = Relation(width)
         self.alone = nn.Parameter(torch.zeros(width))  # so that there is always something to attend to
-        self.memory = Memory(width, config.n_heads)
+        self.memory = Memory(width, config.n_heads, config.memory_heads)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         for embedding in (self.kind, self.light, self.route, self.map.code):
             nn.init.normal_(embedding.weight, std=0.1)  # what no scene shows must not drown what it does

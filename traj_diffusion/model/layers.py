@@ -21,16 +21,19 @@ class FeedForward(nn.Module):
 
 
 class Memory(nn.Module):
-    """Keys and values of what is asked; made once, and shared by all layers that ask."""
+    """Keys and values of what is asked; made once, and shared by all layers that ask.
 
-    def __init__(self, width: int, n_heads: int) -> None:
+    Each of its heads is asked by as many heads as come to it (grouped-query attention, Ainslie et al. 2023).
+    """
+
+    def __init__(self, width: int, n_heads: int, memory_heads: int) -> None:
         super().__init__()
-        self.n_heads = n_heads
-        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.heads = memory_heads
+        self.key_value = nn.Linear(width, 2 * memory_heads * (width // n_heads), bias=False)
 
     def forward(self, memory: Float[Tensor, "*lead m d"]) -> tuple[Tensor, Tensor]:
-        """Return keys and values [*lead, heads, m, d / heads]."""
-        key, value = self.key_value(memory).unflatten(-1, (2, self.n_heads, -1)).unbind(-3)
+        """Return keys and values [*lead, g, m, e]: heads of the memory, and how wide each is."""
+        key, value = self.key_value(memory).unflatten(-1, (2, self.heads, -1)).unbind(-3)
         return key.transpose(-2, -3), value.transpose(-2, -3)
 
 
@@ -50,8 +53,11 @@ class Attention(nn.Module):
         valid: Bool[Tensor, "*lead m"] | None = None,
     ) -> Float[Tensor, "*lead n d"]:
         """Return what each of the n rows gathers from the m prepared ones; at least one of them must be valid."""
-        query = self.query(x).unflatten(-1, (self.n_heads, -1)).transpose(-2, -3)
-        return self.out(attend(query, *prepared, valid).transpose(-2, -3).flatten(-2))
+        rows, groups = x.shape[-2], prepared[0].shape[-3]
+        query = self.query(x).unflatten(-1, (groups, self.n_heads // groups, -1))  # [*lead, n, g, h / g, e]
+        query = query.movedim(-4, -2).flatten(-3, -2)  # to the memory, heads are so many rows more
+        heard = attend(query, *prepared, valid).unflatten(-2, (-1, rows)).movedim(-2, -4)
+        return self.out(heard.flatten(-3))
 
 
 def attend(
