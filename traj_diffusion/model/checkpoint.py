@@ -18,7 +18,7 @@ from traj_diffusion.model.config import ModelConfig
 from traj_diffusion.model.model import TrafficDiffusion
 from traj_diffusion.scene.archive import atomic_path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had keys and values of its own for the denoiser
 MAX_BYTES = 2**30
 
 
