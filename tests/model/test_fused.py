@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from traj_diffusion.model import ModelConfig, TrafficDiffusion, fused
 from traj_diffusion.model.denoiser import NeighbourAttention
+from traj_diffusion.model.neighbours import as_seen
 
 
 def test_modulate_is_layer_norm_scaled_and_shifted() -> None:
@@ -29,6 +30,22 @@ def test_neighbours_answer_as_with_torch(tokens: int, futures: int, sharp: float
     by_torch = layer(x, relation, near, valid).detach()  # a slope is wanted, so torch's operations it is
     torch.testing.assert_close(compiled, by_torch, rtol=1e-4, atol=1e-4)
     assert (compiled[0, 3] == 0).all()
+
+
+@pytest.mark.parametrize("maps", [1, 3])
+def test_others_are_seen_as_with_torch(maps: int) -> None:
+    torch.manual_seed(4)
+    pose, velocity = 40 * torch.randn(3, 7, 3), 9 * torch.randn(3, 7, 2)
+    other, moving, points = 40 * torch.randn(maps, 11, 3), 9 * torch.randn(maps, 11, 2), 6 * torch.randn(1, 11, 10, 2)
+    other[:, 0, :2] = pose[0, 0, :2]  # right there
+    points[:, 1] = 0.0  # a point
+    index = torch.randint(0, 11, (3, 7, 5))
+    index[:, :, :2] = torch.arange(2)
+    for moves, lines in ((None, None), (moving, None), (None, points)):
+        with torch.no_grad():
+            compiled = as_seen(pose, velocity, index, other, moves, lines)
+        by_torch = as_seen(pose, velocity, index, other, moves, lines)  # slopes are on
+        torch.testing.assert_close(compiled, by_torch, rtol=1e-4, atol=3e-5)
 
 
 def test_kernels_keep_out_where_they_do_not_fit() -> None:

@@ -22,7 +22,7 @@ from traj_diffusion.datasets.conditioning import (
 from traj_diffusion.geometry import to_local
 from traj_diffusion.model.config import ModelConfig
 from traj_diffusion.model.layers import Attention, FeedForward, Memory
-from traj_diffusion.model.neighbours import RELATIVE_FEATURES, gather, nearest, outline, relative
+from traj_diffusion.model.neighbours import RELATIVE_FEATURES, as_seen, gather, nearest, outline_features
 from traj_diffusion.scene import MapKind
 
 N_KINDS = 5  # AgentKind, and 0 for nobody
@@ -95,7 +95,7 @@ class SceneEncoder(nn.Module):
         self.kind = nn.Embedding(N_KINDS, width)
         self.light = nn.Embedding(N_LIGHT_STATES, width)
         self.route = nn.Embedding(N_ROUTE_CODES, width)
-        self.see_map = Relation(width, RELATIVE_FEATURES + 2 * PIECE_POINTS + 5)
+        self.see_map = Relation(width, RELATIVE_FEATURES + outline_features(PIECE_POINTS))
         self.see_light = Relation(width)
         self.see_agent = Relation(width)
         self.alone = nn.Parameter(torch.zeros(width))  # so that there is always something to attend to
@@ -115,28 +115,19 @@ class SceneEncoder(nn.Module):
         pose, velocity = c.pose[:, ours], c.velocity[:, ours]
         place = pose[..., :2]
 
-        map_pose = tensors.pose.expand(worlds, -1, -1)
         pieces, pieces_seen = nearest(
             place,
             velocity,
-            map_pose[..., :2],
+            tensors.pose[..., :2].expand(worlds, -1, -1),
             (tensors.length / 2 - _BEYOND.to(place)[tensors.code])[:, None]
             + ON_THE_WAY * (c.route[:, ours] == ON_ROUTE),
             tensors.valid.expand(worlds, -1)[:, None],
             cfg.near_map,
         )
         on_route = c.route[:, ours].expand(worlds, -1, -1).gather(2, pieces)
-        still = torch.zeros_like(pieces, dtype=place.dtype)[..., None].expand(*pieces.shape, 2)
-        piece_pose = gather(map_pose, pieces)
         map_pairs = self.see_map(
             gather(map_tokens, pieces) + self.route(on_route),
-            torch.cat(
-                [
-                    relative(pose, velocity, piece_pose, still),
-                    outline(pose, piece_pose, gather(tensors.points, pieces)),
-                ],
-                -1,
-            ),
+            as_seen(pose, velocity, pieces, tensors.pose, points=tensors.points),
         )
 
         lights, lights_seen = nearest(
@@ -149,22 +140,23 @@ class SceneEncoder(nn.Module):
         )
         light_route = c.light_route[:, ours].expand(worlds, -1, -1).gather(2, lights)
         light_tokens = self.see_light.what(self.light(gather(c.light_state, lights))) + self.route(light_route)
-        still = torch.zeros_like(lights, dtype=place.dtype)[..., None].expand(*lights.shape, 2)
-        light_pairs = self.see_light(light_tokens, relative(pose, velocity, gather(c.light_pose, lights), still))
+        light_pairs = self.see_light(light_tokens, as_seen(pose, velocity, lights, c.light_pose))
 
         history = torch.cat([(c.history * _HISTORY_SCALE.to(c.history)).flatten(-2), c.size / 5, c.speed / 10], -1)
         everybody = self.history(history) + self.kind(c.kind)
         near = torch.zeros_like(c.pose[..., 0])[:, None]
         others = c.valid[:, None] & ~torch.eye(c.valid.shape[1], dtype=torch.bool, device=c.valid.device)[ours]
         agents, agents_seen = nearest(place, velocity, c.pose[..., :2], near, others, cfg.near_agents)
-        relation = relative(pose, velocity, gather(c.pose, agents), gather(c.velocity, agents))
-        agent_pairs = self.see_agent(gather(self.see_agent.what(everybody), agents), relation)
+        agent_pairs = self.see_agent(
+            gather(self.see_agent.what(everybody), agents), as_seen(pose, velocity, agents, c.pose, c.velocity)
+        )
 
         agent = everybody[:, ours]
         beyond = -STILL_BEYOND * (velocity.norm(dim=-1) < STILL)[:, None]
         planners, planners_seen = nearest(place, velocity, place, beyond, others[..., ours], cfg.near_agents)
-        plan_relation = relative(pose, velocity, gather(pose, planners), gather(velocity, planners))
-        plan_pairs = self.see_agent(gather(self.see_agent.what(agent), planners), plan_relation)
+        plan_pairs = self.see_agent(
+            gather(self.see_agent.what(agent), planners), as_seen(pose, velocity, planners, pose, velocity)
+        )
 
         alone = self.alone.expand(*agent.shape[:2], 1, -1)
         seen = torch.cat([pieces_seen, lights_seen, agents_seen, torch.ones_like(agents_seen[..., :1])], -1)

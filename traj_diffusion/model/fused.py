@@ -1,7 +1,7 @@
-"""The denoiser's small operations as compiled kernels, for sampling on a CPU.
+"""Small operations of encoder and denoiser as compiled kernels, for sampling on a CPU.
 
-An agent asks some seventy things with four tokens. At such sizes torch's kernels spend their time on copies between
-layouts and on calls, so that attention would take longer than the matrix products around it. Here each of the three
+An agent asks some fifty things with two tokens. At such sizes torch's kernels spend their time on copies between
+layouts and on calls, so that attention would take longer than the matrix products around it. Here each operation
 runs in one pass over the data as it lies. Training, GPUs and exported models take torch's own operations, to which
 `tests/model/test_fused.py` holds these.
 """
@@ -60,6 +60,31 @@ def ask_neighbours(
         near.contiguous().numpy(),
         valid.contiguous().numpy(),
         out.numpy().reshape(worlds, agents, futures, tokens, heads, size),
+    )
+    return out
+
+
+def as_seen(
+    pose: Float[Tensor, "B A 3"],
+    velocity: Float[Tensor, "B A 2"],
+    index: Int[Tensor, "B A n"],
+    other: Float[Tensor, "b M 3"],
+    other_velocity: Float[Tensor, "b M 2"] | None,
+    points: Float[Tensor, "c M P 2"] | None,
+    features: int,
+    fine: float,
+) -> Float[Tensor, "B A n f"]:
+    """Return what `neighbours.as_seen` says of the others at `index`."""
+    out = torch.empty(*index.shape, features)
+    _as_seen(
+        pose.contiguous().numpy(),
+        velocity.contiguous().numpy(),
+        index.contiguous().numpy(),
+        other.contiguous().numpy(),
+        np.zeros((0, 0, 2), np.float32) if other_velocity is None else other_velocity.contiguous().numpy(),
+        np.zeros((0, 0, 0, 2), np.float32) if points is None else points.contiguous().numpy(),
+        fine,
+        out.numpy(),
     )
     return out
 
@@ -157,3 +182,65 @@ def _ask_neighbours(query, summary, relation, near, valid, out):  # pragma: no c
                             weight = score[entry]
                             for i in range(size):
                                 result[i] += weight * value[entry, i]
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _as_seen(pose, velocity, index, other, other_velocity, points, fine, out):  # pragma: no cover
+    worlds, agents, count = index.shape
+    seen = np.empty((points.shape[2], 2))
+    for world in range(worlds):
+        for a in range(agents):
+            x0, y0, facing = pose[world, a, 0], pose[world, a, 1], np.float64(pose[world, a, 2])
+            cos, sin = np.cos(facing), np.sin(facing)
+            for rank in range(count):
+                one, line = index[world, a, rank], out[world, a, rank]
+                there = other[world if len(other) > 1 else 0, one]
+                dx, dy = np.float64(there[0]) - x0, np.float64(there[1]) - y0
+                x, y = cos * dx + sin * dy, cos * dy - sin * dx
+                turn = there[2] - facing
+                cos_turn, sin_turn = np.cos(turn), np.sin(turn)
+                vx, vy = -np.float64(velocity[world, a, 0]), -np.float64(velocity[world, a, 1])
+                if other_velocity.size:
+                    moving = other_velocity[world if len(other_velocity) > 1 else 0, one]
+                    vx, vy = vx + moving[0], vy + moving[1]
+                distance = np.sqrt(x * x + y * y)
+                line[0], line[1] = x / 50, y / 50
+                line[2], line[3] = x / (distance + 5), y / (distance + 5)
+                line[4] = np.log1p(distance) / 4
+                line[5], line[6] = cos_turn, sin_turn
+                line[7], line[8] = (cos * vx + sin * vy) / 10, (cos * vy - sin * vx) / 10
+                if points.size:
+                    piece = points[world if len(points) > 1 else 0, one]
+                    for i in range(len(seen)):
+                        seen[i, 0] = cos_turn * piece[i, 0] - sin_turn * piece[i, 1] + x
+                        seen[i, 1] = sin_turn * piece[i, 0] + cos_turn * piece[i, 1] + y
+                    _outline(seen, fine, line[9:])
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _outline(seen, fine, line):  # pragma: no cover
+    """Write what `neighbours.outline` says of a polyline in an agent's frame."""
+    nearest, foot_x, foot_y = np.inf, 0.0, 0.0
+    along_x, along_y, total = 0.0, 0.0, 0.0
+    for i in range(len(seen)):
+        line[2 * i], line[2 * i + 1] = seen[i, 0] / 20, seen[i, 1] / 20
+    for i in range(len(seen) - 1):
+        x, y = seen[i, 0], seen[i, 1]
+        dx, dy = seen[i + 1, 0] - x, seen[i + 1, 1] - y
+        share = min(max(-(x * dx + y * dy) / max(dx * dx + dy * dy, 1e-6), 0.0), 1.0)
+        x, y = x + share * dx, y + share * dy
+        gap = np.sqrt(x * x + y * y)
+        if gap < nearest:  # a softmax of all gaps: what was summed so far is scaled anew
+            scale = np.exp(gap - nearest)
+            along_x, along_y, total = along_x * scale, along_y * scale, total * scale
+            nearest, foot_x, foot_y = gap, x, y
+        weight = np.exp(nearest - gap)
+        along_x, along_y, total = along_x + weight * dx, along_y + weight * dy, total + weight
+    along_x, along_y = along_x / total, along_y / total
+    size = max(np.sqrt(along_x * along_x + along_y * along_y), 1e-3)
+    rest = line[2 * len(seen) :]
+    rest[0] = np.log1p(nearest) / 2
+    rest[1], rest[2] = np.tanh(foot_x / fine), np.tanh(foot_y / fine)
+    rest[3], rest[4] = along_x / size, along_y / size

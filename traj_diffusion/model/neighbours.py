@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from traj_diffusion.geometry import rotate, to_local, wrap_angle
+from traj_diffusion.model import fused
 
 LOOKAHEAD = 2.0  # s; near is what is near now, or near where the present velocity leads in this time
 MAX_LEAD = 30.0  # m
@@ -45,6 +46,32 @@ def gather(values: Tensor, index: Int[Tensor, "B A n"]) -> Tensor:
     """Return values [B or 1, M, ...] at the indices of each agent: [B, A, n, ...]."""
     batch = torch.arange(index.shape[0], device=index.device)[:, None, None]
     return values[batch if values.shape[0] > 1 else torch.zeros_like(batch), index]
+
+
+def as_seen(
+    pose: Float[Tensor, "B A 3"],
+    velocity: Float[Tensor, "B A 2"],
+    index: Int[Tensor, "B A n"],
+    other: Float[Tensor, "b M 3"],
+    other_velocity: Float[Tensor, "b M 2"] | None = None,
+    points: Float[Tensor, "c M P 2"] | None = None,
+) -> Float[Tensor, "B A n f"]:
+    """Return the others at `index` as each agent sees them: `relative`, and `outline` of those that have points.
+
+    Who has no velocity stands still. The others' batch axes may be 1.
+    """
+    if fused.fits(pose):
+        features = RELATIVE_FEATURES + (0 if points is None else outline_features(points.shape[-2]))
+        return fused.as_seen(pose, velocity, index, other, other_velocity, points, features, FINE)
+    place = gather(other, index)
+    moving = torch.zeros_like(place[..., :2]) if other_velocity is None else gather(other_velocity, index)
+    found = relative(pose, velocity, place, moving)
+    return found if points is None else torch.cat([found, outline(pose, place, gather(points, index))], -1)
+
+
+def outline_features(points: int) -> int:
+    """Return how many features `outline` makes of so many points."""
+    return 2 * points + 5
 
 
 def relative(
