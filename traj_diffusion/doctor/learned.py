@@ -220,7 +220,7 @@ def parameterisation(case: Case) -> Finding:
             "model.parameterisation",
             regret,
             1.2,
-            1.5,
+            1.35,
             f"the sampler takes the output for {subject.parameterisation}, it looks like {best}: "
             f"{scores[subject.parameterisation]:.2f} against {scores[best]:.2f} of the target's power",
             f"sample with the parameterisation that was trained ({best.lstrip('-')}"
