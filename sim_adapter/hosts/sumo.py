@@ -246,9 +246,10 @@ class SumoTraffic:
         if walks:
             model = self._sumo.simulation.getOption("pedestrian.model")
             if model != "striping":
+                why = "SUMO takes no notice of where they are put" if model == "nonInteracting" else "it is untried"
                 raise HostError(
-                    f"SUMO takes no notice of where pedestrians such as {name!r} are put under its model {model}; "
-                    "start it with --pedestrian.model striping, its default, or drive vehicles only"
+                    f"pedestrians such as {name!r} cannot be driven under SUMO's --pedestrian.model {model}: {why}; "
+                    "start SUMO with striping, its default, or drive vehicles only"
                 )
             stage = self._sumo.person.getStage(name, 0)
             goal = self._sumo.simulation.convert2D(stage.edges[-1], stage.arrivalPos) if stage.edges else (np.inf,) * 2

@@ -31,12 +31,7 @@ both = pytest.mark.parametrize("start", ["libsumo", "traci"], indirect=True)
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four crossings with signals; roads of one lane each way, left0A0 leading east into the first one."""
-    path = tmp_path_factory.mktemp("sumo") / "town.net.xml"
-    options = "--grid --grid.number 2 --grid.length 100 --grid.attach-length 60 --default-junction-type traffic_light"
-    options += " --sidewalks.guess --crossings.guess"
-    program = str(sumo_home() / "bin" / "netgenerate")
-    subprocess.run([program, *options.split(), "-o", str(path)], check=True, capture_output=True)
-    return path
+    return grid(tmp_path_factory.mktemp("sumo"), "--grid.number 2 --grid.length 100 --grid.attach-length 60")
 
 
 @pytest.fixture
@@ -60,6 +55,14 @@ def start(net: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     yield begin
     for sumo in running:
         sumo.close()
+
+
+def grid(folder: Path, size: str) -> Path:
+    path = folder / "town.net.xml"
+    options = f"--grid {size} --default-junction-type traffic_light --sidewalks.guess --crossings.guess"
+    program = str(sumo_home() / "bin" / "netgenerate")
+    subprocess.run([program, *options.split(), "-o", str(path)], check=True, capture_output=True)
+    return path
 
 
 def row(seen: Observation, name: str) -> int:
@@ -204,7 +207,7 @@ def test_pedestrians_are_refused_under_the_model_that_takes_no_notice(start: Any
     sumo = start("--pedestrian.model", "nonInteracting")
     walk(sumo, ["A0B0"], 80, steps=1)
     with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["p"]) as town:
-        with pytest.raises(HostError, match=r"nonInteracting; start it with --pedestrian\.model striping"):
+        with pytest.raises(HostError, match=r"nonInteracting: SUMO takes no notice.*start SUMO with striping"):
             town.step()
         assert town.driven == frozenset()
 
@@ -280,6 +283,26 @@ def test_who_is_released_beside_the_network_is_put_back_on_it_and_arrives(start:
         for _ in range(800):
             assert not len(town.step().agent_id)
         assert not {*sumo.vehicle.getIDList(), *sumo.person.getIDList()}
+
+
+def test_who_is_released_where_another_edge_is_nearer_gets_a_way_that_begins_there(tmp_path: Path) -> None:
+    net = grid(tmp_path, "--grid.number 3 --grid.length 120 --grid.attach-length 100 --default.lanenumber 2")
+    quiet = ("--no-step-log", "true", "--no-warnings", "true", "--step-length", "0.1", "--time-to-teleport", "-1")
+    traci.start([str(sumo_home() / "bin" / "sumo"), "-n", str(net), *quiet], label="beside")  # a crash ends it, not us
+    sumo = traci.getConnection("beside")
+    sumo.route.add("r", ["A1B1", "B1C1", "C1C2"])
+    sumo.vehicle.add("c", "r")
+    sumo.simulationStep()
+    with SumoTraffic(TrafficModel(ConstantVelocity()), sumo, net, ["c"]) as town:
+        town.observe()
+        sumo.vehicle.moveToXY("c", "", -1, 209.8, 229.2, 156.3, 2, 25.0)
+        sumo.simulationStep()
+        assert not sumo.vehicle.getLaneID("c")
+        town.release("c")
+        for _ in range(50):
+            town.step()
+        assert sumo.vehicle.getRoute("c")[-1] == "C1C2"
+    sumo.close()
 
 
 def test_who_is_on_a_crossing_is_taken_over_when_he_has_crossed(start: Any, net: Path) -> None:
