@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
-from traj_diffusion.datasets.readers.xml_tree import read_tree
-from traj_diffusion.datasets.synthesis.network import read_network
+from traj_diffusion.datasets.readers.sumo_net import read_roads
 from traj_diffusion.datasets.synthesis.record import STATES
-from traj_diffusion.datasets.synthesis.roadmap import build_map, drivable_area
 from traj_diffusion.datasets.synthesis.routes import planned_rows
 from traj_diffusion.datasets.synthesis.signals import arrows, show_arrows
 from traj_diffusion.scene import AgentKind, LightState
@@ -56,11 +54,10 @@ class SumoView:
 
     def __init__(self, connection: Any, net_file: str | Path) -> None:
         self._sumo = connection
-        self.network = read_network(Path(net_file))
-        self.roads = build_map(self.network, drivable_area(self.network))
+        root, self.network, self.roads = read_roads(Path(net_file), {})
         programs = connection.trafficlight.getIDList()
         self.signals = [light for light in self.roads.signals if light.program in programs]
-        arrow = arrows(read_tree(Path(net_file), "net"), self.network, self.roads)
+        arrow = arrows(root, self.network, self.roads)
         self._arrow = arrow[[light.program in programs for light in self.roads.signals]]
         self._programs = list(dict.fromkeys(light.program for light in self.signals))
         self._program = np.array([self._programs.index(light.program) for light in self.signals], np.int64)

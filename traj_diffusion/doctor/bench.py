@@ -31,7 +31,15 @@ from traj_diffusion.scene import AgentKind, LightState, Scene
 from traj_diffusion.training.batch import Batch
 
 CONFIG = ModelConfig(
-    width=32, encoder_layers=1, denoiser_layers=2, near_map=6, near_lights=2, near_agents=2, knots=4, knots_per_token=2
+    width=32,
+    memory_heads=4,  # with half as many, sixteen numbers for each thing around, a map is not learnt in so few steps
+    encoder_layers=1,
+    denoiser_layers=2,
+    near_map=6,
+    near_lights=2,
+    near_agents=2,
+    knots=4,
+    knots_per_token=2,
 )
 _AGENTS, _LANE = 6, 20.0
 _BATCH, _RATE = 48, 4e-3
