@@ -64,7 +64,9 @@ def as_seen(
         features = RELATIVE_FEATURES + (0 if points is None else outline_features(points.shape[-2]))
         return fused.as_seen(pose, velocity, index, other, other_velocity, points, features, FINE)
     place = gather(other, index)
-    moving = torch.zeros_like(place[..., :2]) if other_velocity is None else gather(other_velocity, index)
+    # Of zeros_like(place) OpenVINO makes one row that it repeats, even where there are none.
+    still = torch.zeros_like(index, dtype=place.dtype)[..., None].expand(*index.shape, 2)
+    moving = still if other_velocity is None else gather(other_velocity, index)
     found = relative(pose, velocity, place, moving)
     return found if points is None else torch.cat([found, outline(pose, place, gather(points, index))], -1)
 
