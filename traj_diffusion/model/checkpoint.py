@@ -102,7 +102,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if header.get("schema_version") != SCHEMA_VERSION:
         raise BadCheckpoint(
             f"{path}: schema version {header.get('schema_version')!r}, written by traj-diffusion "
-            f"{header.get('version')}; this release reads {SCHEMA_VERSION}"
+            f"{header.get('version')}; this release reads {SCHEMA_VERSION}: use the one that wrote it, or train again"
         )
     return header, tensors
 

@@ -1,6 +1,7 @@
 """Everything that can drive an agent."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from traj_diffusion.errors import BadConfig
 from traj_diffusion.policies.diffusion import DEFAULT_STEPS, DiffusionPolicy, load_model
@@ -31,6 +32,8 @@ def load_policy(name: str, steps: int | None = None) -> Policy:
     try:
         return load_model(name, steps=steps or DEFAULT_STEPS)
     except ValueError as error:
+        if Path(name).is_file():
+            raise
         raise BadConfig(f"{error}; baselines: {', '.join(BASELINES)}") from error
 
 
