@@ -14,7 +14,7 @@ from traj_diffusion.doctor.mutations.mutation import Change, Mutation, of
 from traj_diffusion.doctor.subject import Bound, Subject
 from traj_diffusion.geometry import to_local
 from traj_diffusion.kinematics import Motion
-from traj_diffusion.scene import Plan, PlanRequest
+from traj_diffusion.scene import Plan, PlanRequest, Policy
 from traj_diffusion.training.batch import Batch
 
 
@@ -119,11 +119,9 @@ def _noisy_end(subject: Subject) -> Subject:
 class _StalePolicy:
     """Plans from where agents were half a second ago."""
 
-    def __init__(self, policy: object) -> None:
+    def __init__(self, policy: Policy) -> None:
         self.policy = policy
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.policy, name)
+        self.name, self.history_steps, self.encode = policy.name, policy.history_steps, policy.encode
 
     def plan(self, request: PlanRequest) -> Plan:
         state = request.state
@@ -131,7 +129,7 @@ class _StalePolicy:
             name: np.concatenate([getattr(state, name)[:, :, :1]] * 5 + [getattr(state, name)[:, :, :-5]], axis=2)
             for name in ("position", "heading", "velocity", "valid")
         }
-        return self.policy.plan(replace(request, state=replace(state, **shifted)))  # type: ignore[attr-defined]
+        return self.policy.plan(replace(request, state=replace(state, **shifted)))
 
 
 def _worse_than_before(subject: Subject) -> Subject:
