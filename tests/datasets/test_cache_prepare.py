@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -377,5 +378,10 @@ def test_one_call_takes_all_real_recordings_and_the_cache_is_trained_on(shared: 
     losses: list[float] = []
     cache = Cache(tmp_path / "cache", window_stride=10)
     assert len(cache) > report.scenes
-    train(config, cache, tmp_path / "run", "t", "real scenes", lambda step, means: losses.append(means["loss"]))
+
+    def heard(step: int, means: Mapping[str, float]) -> None:
+        losses.extend([means["loss"]] if means else [])
+
+    train(config, cache, tmp_path / "run", "t", "real scenes", heard)
+    assert losses
     assert np.isfinite(losses).all()
