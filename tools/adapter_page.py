@@ -97,14 +97,14 @@ def long_run(found: dict[str, Any]) -> str:
         "",
         "![collision, off-road, speed and density over time](figures/long_run.png)",
         "",
-        "| driver | seconds | vehicles | speed, m/s | colliding | off the road |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| driver | seconds | vehicles | speed, m/s | colliding | off the road | standing with a free way |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for driver, series in drivers.items():
         for row in series["thirds"]:
             lines.append(
                 f"| {driver} | {row['from']:g} to {row['to']:g} | {row['vehicles']:.1f} | {row['speed']:.2f} | "
-                f"{row['colliding']:.3f} | {row['offroad']:.3f} |"
+                f"{row['colliding']:.3f} | {row['offroad']:.3f} | {row['idle']:.3f} |"
             )
     return "\n".join(lines) + "\n"
 

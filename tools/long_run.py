@@ -4,8 +4,9 @@ python -P tools/long_run.py [--policy small] [--seconds 60] [--period 2.5] [--co
     [--out docs/figures/long_run.json]
 
 A grid of nine crossings is filled by trips from border to border, one every `--period` seconds, after 30 s of SUMO's
-own driving. Once a second are measured: vehicles, their mean speed, density, and the shares that overlap somebody or
-are off the road. The figure is drawn beside the JSON, the table goes into docs/adapter.md. Needs the extra [sumo].
+own driving. Once a second are measured: vehicles, their mean speed, density, and the shares that overlap somebody, are
+off the road, or stand though nobody is within 30 m ahead of them and no red or yellow light within 60 m. The figure is
+drawn beside the JSON, the table goes into docs/adapter.md. Needs the extra [sumo].
 """
 
 import argparse
@@ -46,7 +47,9 @@ SHOWN = {
     "density": "vehicles per km",
     "colliding": "share that overlaps somebody",
     "offroad": "share off the road",
+    "idle": "share that stands with a free way",
 }
+STANDS, ALONE, LIGHT = 0.5, 30.0, 60.0  # m/s, m, m
 
 
 def main() -> None:
@@ -118,7 +121,7 @@ def run(net: Path, trips: Path, driven: bool, asked: argparse.Namespace) -> dict
             for tick in range(round(asked.seconds / DT)):
                 host.step()
                 if tick % round(1 / DT) == 0:
-                    for name, value in measured(host.observe(), ground, km).items():
+                    for name, value in (measured(host.observe(), ground, km) | {"idle": idle(sumo)}).items():
                         series[name].append(value)
     finally:
         sumo.close()
@@ -142,6 +145,21 @@ def measured(seen: Observation, ground: Ground, km: float) -> dict[str, float]:
         "colliding": round(float(hit.any(-1).mean()), 4),
         "offroad": round(float((off[0, :, 0] > 0).mean()), 4),
     }
+
+
+def idle(sumo: Any) -> float:
+    """Return the share of vehicles that stand though, for all that SUMO knows of their way, they could go."""
+    names = sumo.vehicle.getIDList()
+    return round(sum(_could_go(sumo, name) for name in names) / max(len(names), 1), 4)
+
+
+def _could_go(sumo: Any, name: str) -> bool:
+    if sumo.vehicle.getSpeed(name) >= STANDS:
+        return False
+    leader = sumo.vehicle.getLeader(name, ALONE)
+    if leader is not None and leader[0]:
+        return False
+    return all(away > LIGHT or state in "gG" for _, _, away, state in sumo.vehicle.getNextTLS(name)[:1])
 
 
 def thirds(series: dict[str, list[float]]) -> list[dict[str, float]]:
