@@ -95,7 +95,7 @@ def long_run(found: dict[str, Any]) -> str:
         f"{found['seconds']:g} s on {found['networks']} random town(s), vehicles entering and leaving at the border; "
         f"driven by `{found['policy']}` and by SUMO itself.",
         "",
-        "![collision, off-road, speed and density over time](figures/long_run.png)",
+        "![vehicles, speed, density, collision, off-road and standing over time](figures/long_run.png)",
         "",
         "| driver | seconds | vehicles | speed, m/s | colliding | off the road | standing with a free way |",
         "| --- | --- | --- | --- | --- | --- | --- |",
