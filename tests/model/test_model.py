@@ -170,3 +170,8 @@ def test_normalising_goes_both_ways() -> None:
 def test_a_config_that_does_not_fit_is_refused() -> None:
     with pytest.raises(BadConfig, match="heads"):
         ModelConfig(width=30, n_heads=4)
+    with pytest.raises(BadConfig, match="4 heads cannot share 3"):
+        ModelConfig(memory_heads=3)
+    for name in ("width", "n_heads", "memory_heads", "knots", "knots_per_token"):
+        with pytest.raises(BadConfig, match=f"{name} is 0; it must be at least 1"):
+            ModelConfig(**{name: 0})

@@ -25,6 +25,9 @@ class ModelConfig:
     schedule: str = "cosine"
 
     def __post_init__(self) -> None:
+        for name in ("width", "n_heads", "memory_heads", "knots", "knots_per_token"):
+            if getattr(self, name) < 1:
+                raise BadConfig(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.width % self.n_heads:
             raise BadConfig(f"width {self.width} cannot be shared among {self.n_heads} heads")
         if self.n_heads % self.memory_heads:
